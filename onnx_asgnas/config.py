@@ -1,0 +1,128 @@
+"""What a run is told: frozen dataclasses that go to JSON and back."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from onnx_asgnas.errors import InputError, TargetError
+
+Mode = Literal["erase"]
+Variant = Literal["sgd", "adam", "adamw"]
+Schedule = Literal["cosine", "constant"]
+Method = Literal["h2spg", "dhspg", "hesso"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Target:
+    """How much has to go; exactly one field is given.
+
+    `remove_groups` is the paper's K: a whole number of minimal removal structures, or (below 1, as a float) their
+    fraction. `keep_params` and `keep_macs` are the fraction of trainable parameters, or of multiply-accumulates, that
+    may stay; `uniform` is the fraction of channels to take out of every free layer (no meaning in erase mode). The cost
+    is that of the model that construct gives.
+
+    Raises TargetError when not exactly one is given or a value is out of range.
+    """
+
+    remove_groups: float | int | None = None
+    keep_params: float | None = None
+    keep_macs: float | None = None
+    uniform: float | None = None
+
+    def __post_init__(self) -> None:
+        given = {f.name: v for f in dataclasses.fields(self) if (v := getattr(self, f.name)) is not None}
+        options = "remove_groups, keep_params, keep_macs and uniform"
+        if len(given) != 1:
+            raise TargetError(f"a target is exactly one of {options}; got {len(given)}", fix="Give one of them.")
+        (name, value), *_ = given.items()
+        if name == "remove_groups":
+            fraction = isinstance(value, float) and 0 < value < 1
+            if not (fraction or (float(value).is_integer() and value >= 1)):
+                raise TargetError(
+                    f"remove_groups is {value}", fix="Give a whole number of structures (4), or a fraction (0.5)."
+                )
+        elif not 0 < value < 1:
+            raise TargetError(f"{name} is {value}", fix="Give a fraction between 0 and 1.")
+
+    def __str__(self) -> str:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value is not None:
+                return f"{field.name}={value:g}"
+        return "no target"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SearchConfig:
+    """Everything that one search run is told; a run directory keeps it as config.json.
+
+    Fractions `select_at` and `zero_at` are of all optimiser steps: when the redundant structures are chosen, and when
+    they are at zero. `score` is a name in the score registry, or several with weights ("magnitude:1,cosine:1").
+    """
+
+    data: str
+    target: Target
+    mode: Mode = "erase"
+    loss: str = "cross_entropy"
+    epochs: int = 10
+    batch_size: int = 64
+    variant: Variant = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 1e-4
+    schedule: Schedule = "cosine"
+    method: Method = "h2spg"
+    score: str = "measured"
+    select_at: float = 0.1
+    zero_at: float = 0.3
+    epsilon: float = 0.0
+    engine: str = "auto"
+    protect: tuple[str, ...] = ()
+    freeze: tuple[str, ...] = ()
+    train: tuple[str, ...] = ()
+    freeze_bn: bool = False
+    strict: bool = False
+    seed: int = 0
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("epochs", 1, 10**6), ("batch_size", 1, 10**6), ("lr", 0, 1e6), ("momentum", 0, 1)):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise InputError(f"{name} is {value}", fix=f"Give a value between {low} and {high:g}.")
+        if not 0 <= self.select_at < self.zero_at <= 1:
+            raise InputError(
+                f"select_at is {self.select_at} and zero_at is {self.zero_at}",
+                fix="Give fractions of the training with 0 ≤ select_at < zero_at ≤ 1.",
+            )
+        for name, allowed in (("mode", Mode), ("variant", Variant), ("schedule", Schedule), ("method", Method)):
+            if getattr(self, name) not in get_args(allowed):
+                choices = ", ".join(get_args(allowed))
+                raise InputError(f"{name} is {getattr(self, name)!r}", fix=f"Choose one of: {choices}.")
+
+    def to_json(self) -> str:
+        """This configuration as JSON text."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> SearchConfig:
+        """The configuration that `to_json` wrote; raises InputError on unknown fields."""
+        values: dict[str, Any] = json.loads(text)
+        known = {f.name for f in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise InputError(f"unknown configuration fields: {', '.join(unknown)}", fix="Remove them.")
+        values["target"] = Target(**values["target"])
+        for name in ("protect", "freeze", "train"):
+            values[name] = tuple(values.get(name, ()))
+        return cls(**values)
+
+    @classmethod
+    def read(cls, path: Path) -> SearchConfig:
+        """The configuration kept in a run directory's config.json."""
+        return cls.from_json(path.read_text(encoding="utf-8"))

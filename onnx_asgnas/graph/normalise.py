@@ -1,0 +1,221 @@
+"""The normal form that every later stage works on.
+
+In it, every node has a name of its own, constants are initializers, batch normalisation and dropout are in inference
+form, shared weights that an exporter only merged are apart again, shape arithmetic that does not depend on an open
+dimension is a number, and nothing is dead. Names of tensors, inputs, outputs, opset and metadata are those of the source.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from onnx_asgnas.graph.shapes import ShapeInference
+
+
+def normalise(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The normal form as a new model; the argument is not changed. It needs a model that onnx.checker accepts."""
+    return normalise_with_shapes(model)[0]
+
+
+def normalise_with_shapes(model: onnx.ModelProto) -> tuple[onnx.ModelProto, ShapeInference]:
+    """The normal form, and what shape inference found on the way."""
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    _hide_defaults_of_inputs(result)
+    _name_nodes(result.graph)
+    for node in result.graph.node:
+        _to_inference_form(node)
+    _constants_to_initializers(result.graph)
+    _split_merged_weights(result.graph)
+    shapes = _fold(result)
+    remove_dead(result.graph)
+    return result, shapes
+
+
+def remove_dead(graph: onnx.GraphProto) -> None:
+    """Drop, in place, the nodes, initializers and value infos that no graph output needs."""
+    needed = {value.name for value in graph.output}
+    kept = []
+    for node in reversed(graph.node):
+        if any(name in needed for name in node.output if name):
+            kept.append(node)
+            needed.update(read_by(node))
+    _replace(graph.node, kept[::-1])
+    _replace(graph.initializer, [t for t in graph.initializer if t.name in needed])
+    _replace(graph.sparse_initializer, [t for t in graph.sparse_initializer if t.values.name in needed])
+    made = {name for node in kept for name in node.output}
+    _replace(graph.value_info, [v for v in graph.value_info if v.name in made])
+
+
+def read_by(node: onnx.NodeProto) -> list[str]:
+    """The tensors that a node reads, those that its subgraphs capture from outside included."""
+    names = [name for name in node.input if name]
+    for attribute in node.attribute:
+        for graph in [attribute.g] if attribute.HasField("g") else attribute.graphs:
+            inner = {v.name for v in graph.input} | {t.name for t in graph.initializer}
+            inner |= {name for n in graph.node for name in n.output}
+            outer = [name for n in graph.node for name in read_by(n)] + [v.name for v in graph.output]
+            names += [name for name in dict.fromkeys(outer) if name not in inner]
+    return names
+
+
+def _replace(repeated: object, items: list[object]) -> None:
+    copies = [_copy(item) for item in items]
+    del repeated[:]  # type: ignore[attr-defined]
+    repeated.extend(copies)  # type: ignore[attr-defined]
+
+
+def _copy(item: object) -> object:
+    copy = type(item)()
+    copy.CopyFrom(item)  # type: ignore[attr-defined]
+    return copy
+
+
+def _hide_defaults_of_inputs(model: onnx.ModelProto) -> None:
+    """Before IR version 4 every initializer had to be an input too; a weight is not what a user feeds."""
+    weights = {t.name for t in model.graph.initializer}
+    if any(v.name in weights for v in model.graph.input):
+        _replace(model.graph.input, [v for v in model.graph.input if v.name not in weights])
+        model.ir_version = max(model.ir_version, 4)
+
+
+def _name_nodes(graph: onnx.GraphProto) -> None:
+    seen = Counter(node.name for node in graph.node)
+    taken = {name for name, count in seen.items() if name}
+    for index, node in enumerate(graph.node):
+        if node.name and seen[node.name] == 1:
+            continue
+        name = stem = node.name or f"{node.op_type}_{index}"
+        if seen[name] == 0 and name not in taken:
+            pass
+        else:
+            count = 1
+            while (name := f"{stem}_{count}") in taken:
+                count += 1
+        taken.add(name)
+        node.name = name
+
+
+def _to_inference_form(node: onnx.NodeProto) -> None:
+    if node.domain not in ("", "ai.onnx"):
+        return
+    if node.op_type == "BatchNormalization":
+        del node.output[1:]
+        _drop_attributes(node, {"training_mode", "is_test"})
+    elif node.op_type == "Dropout":
+        del node.input[2:]
+        _drop_attributes(node, {"is_test"})
+
+
+def _drop_attributes(node: onnx.NodeProto, names: set[str]) -> None:
+    kept = [a for a in node.attribute if a.name not in names]
+    if len(kept) < len(node.attribute):
+        _replace(node.attribute, list(kept))
+
+
+def _constants_to_initializers(graph: onnx.GraphProto) -> None:
+    outputs = {v.name for v in graph.output}
+    kept = []
+    for node in graph.node:
+        value = _constant_value(node) if node.op_type == "Constant" else None
+        if value is None or node.output[0] in outputs:
+            kept.append(node)
+        else:
+            value.name = node.output[0]
+            graph.initializer.append(value)
+    if len(kept) < len(graph.node):
+        _replace(graph.node, list(kept))
+
+
+def _constant_value(node: onnx.NodeProto) -> onnx.TensorProto | None:
+    tensor = onnx.TensorProto()
+    attribute = node.attribute[0]
+    match attribute.name:
+        case "value":
+            tensor.CopyFrom(attribute.t)
+        case "value_float":
+            tensor.CopyFrom(numpy_helper.from_array(np.array(attribute.f, np.float32)))
+        case "value_floats":
+            tensor.CopyFrom(numpy_helper.from_array(np.array(attribute.floats, np.float32)))
+        case "value_int":
+            tensor.CopyFrom(numpy_helper.from_array(np.array(attribute.i, np.int64)))
+        case "value_ints":
+            tensor.CopyFrom(numpy_helper.from_array(np.array(attribute.ints, np.int64)))
+        case _:
+            return None
+    return tensor
+
+
+def _split_merged_weights(graph: onnx.GraphProto) -> None:
+    """Exporters merge equal tensors and put an Identity before the copies; a weight that is really tied has none."""
+    weights = {t.name: t for t in graph.initializer}
+    outputs = {v.name for v in graph.output}
+    kept = []
+    for node in graph.node:
+        plain = node.op_type == "Identity" and node.domain in ("", "ai.onnx")
+        if plain and node.input[0] in weights and node.output[0] not in outputs:
+            copy = graph.initializer.add()
+            copy.CopyFrom(weights[node.input[0]])
+            copy.name = node.output[0]
+            weights[copy.name] = copy
+        else:
+            kept.append(node)
+    if len(kept) < len(graph.node):
+        _replace(graph.node, list(kept))
+
+
+def _fold(model: onnx.ModelProto) -> ShapeInference:
+    """One pass in topological order: infer shapes, evaluate shape arithmetic, keep as numbers what does not vary."""
+    graph = model.graph
+    shapes = ShapeInference(model)
+    outputs = {v.name for v in graph.output}
+    folded: set[str] = set()
+    kept = []
+    for node in graph.node:
+        shapes.step(node)
+        names = [name for name in node.output if name]
+        constants = {name: shapes.constant(name) for name in names}
+        if all(v is not None for v in constants.values()) and not outputs.intersection(names):
+            folded.update(names)
+        else:
+            if node.op_type == "Reshape" and node.domain in ("", "ai.onnx") and len(node.input) == 2:
+                _fold_reshape(graph, node, shapes)
+            kept.append(node)
+    used = {name for node in kept for name in read_by(node)}
+    for name in sorted(folded & used):
+        value = shapes.constant(name)
+        assert value is not None
+        graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value).reshape(value.shape), name))
+    if len(kept) < len(graph.node):
+        _replace(graph.node, list(kept))
+    return shapes
+
+
+def _fold_reshape(graph: onnx.GraphProto, node: onnx.NodeProto, shapes: ShapeInference) -> None:
+    """Give a Reshape whose target varies with an open dimension a constant target, with 0 and -1 in its place."""
+    name = node.input[1]
+    if shapes.constant(name) is not None:
+        return
+    first, second = (b.values.get(name) for b in shapes.bindings)
+    data = shapes.shape(node.input[0])
+    if first is None or second is None or first.shape != second.shape or data is None:
+        return
+    if any(a.name == "allowzero" and a.i for a in node.attribute):
+        return
+    target = np.where(first == second, first, -1).astype(np.int64)
+    inputs = [b.shape(node.input[0]) or () for b in shapes.bindings]
+    for axis in np.flatnonzero(first != second):
+        if axis < len(data) and (first[axis], second[axis]) == (inputs[0][axis], inputs[1][axis]):
+            target[axis] = 0
+    if (target == -1).sum() > 1:
+        return
+    constant = f"{node.name}.shape"
+    while constant in shapes.bindings[0].types:
+        constant += "_"
+    graph.initializer.append(numpy_helper.from_array(target, constant))
+    shapes.add_constant(constant, target)
+    node.input[1] = constant

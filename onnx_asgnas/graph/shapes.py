@@ -1,0 +1,185 @@
+"""Shapes of every tensor, and the values of shape arithmetic, at two bindings of the symbolic dimensions.
+
+A dimension that the model leaves open (batch, length, size) is bound to one number and then to another. What comes out
+equal both times does not depend on it: a shape entry is then a number, a value of shape arithmetic is then a constant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+Shape = tuple[int | None, ...]
+
+_BATCH = (1, 2)
+"""Sizes that an open first dimension is bound to."""
+_OTHER = (64, 96)
+"""Sizes that any other open dimension is bound to: multiples of the usual strides."""
+_SMALL = 4096
+"""Largest number of elements that counts as shape arithmetic; more is data and is never evaluated."""
+
+
+@dataclass(slots=True)
+class Binding:
+    """What is known at one binding: tensor types by name (a missing name is unknown), and values of small tensors."""
+
+    types: dict[str, onnx.TypeProto] = field(default_factory=dict)
+    values: dict[str, NDArray[np.generic]] = field(default_factory=dict)
+
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """The shape of a tensor with every dimension a number, or None where that is not known."""
+        kind = self.types.get(name)
+        if kind is None or not kind.HasField("tensor_type") or not kind.tensor_type.HasField("shape"):
+            return None
+        dims = kind.tensor_type.shape.dim
+        return tuple(d.dim_value for d in dims) if all(d.HasField("dim_value") for d in dims) else None
+
+
+class ShapeInference:
+    """Node-by-node inference in topological order, at both bindings at once.
+
+    Weights stay out of it: float initializers are known by type only, so a parameter is never mistaken for a constant.
+    """
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self._opsets = {o.domain or "": o.version for o in model.opset_import}
+        self._imports = list(model.opset_import)
+        self._ir_version = model.ir_version
+        self.bindings = (Binding(), Binding())
+        for tensor in model.graph.initializer:
+            self.add_initializer(tensor)
+        weights = {t.name for t in model.graph.initializer}
+        for at, binding in enumerate(self.bindings):
+            for value in model.graph.input:
+                if value.name not in weights:
+                    binding.types[value.name] = _bind(value.type, at)
+
+    def add_initializer(self, tensor: onnx.TensorProto) -> None:
+        """Make an initializer known: its type, and its value where it is small and no float."""
+        kind = onnx.helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims))
+        value = numpy_helper.to_array(tensor) if _is_shape_data(tensor) else None
+        for binding in self.bindings:
+            binding.types[tensor.name] = kind
+            if value is not None:
+                binding.values[tensor.name] = value
+
+    def add_constant(self, name: str, value: NDArray[np.generic]) -> None:
+        """Make a tensor known by value at both bindings."""
+        kind = onnx.helper.make_tensor_type_proto(onnx.helper.np_dtype_to_tensor_dtype(value.dtype), list(value.shape))
+        for binding in self.bindings:
+            binding.types[name] = kind
+            if value.size <= _SMALL:
+                binding.values[name] = value
+
+    def step(self, node: onnx.NodeProto) -> None:
+        """Infer the outputs of one node whose inputs have been seen."""
+        for binding in self.bindings:
+            if not self._evaluate(node, binding):
+                self._infer(node, binding)
+
+    def constant(self, name: str) -> NDArray[np.generic] | None:
+        """The value of a tensor where it is known and the same at both bindings."""
+        first, second = (b.values.get(name) for b in self.bindings)
+        if first is None or second is None or first.shape != second.shape or first.dtype != second.dtype:
+            return None
+        return first if np.array_equal(first, second, equal_nan=first.dtype.kind == "f") else None
+
+    def shape(self, name: str) -> Shape | None:
+        """The shape of a tensor, None for a dimension that differs between the bindings; None if the rank is unknown."""
+        first, second = (b.shape(name) for b in self.bindings)
+        if first is None or second is None or len(first) != len(second):
+            return None
+        return tuple(a if a == b else None for a, b in zip(first, second, strict=True))
+
+    def _evaluate(self, node: onnx.NodeProto, binding: Binding) -> bool:
+        if node.op_type in ("Shape", "Size") and not node.domain:
+            shape = binding.shape(node.input[0])
+            if shape is None:
+                return False
+            attributes = {a.name: a.i for a in node.attribute}
+            part = shape[slice(attributes.get("start", 0), attributes.get("end"))]
+            values = [np.array(part if node.op_type == "Shape" else np.prod(shape, dtype=np.int64), dtype=np.int64)]
+        else:
+            if not node.input or any(a.HasField("g") or a.graphs for a in node.attribute):
+                return False
+            feeds = {name: binding.values[name] for name in node.input if name in binding.values}
+            if len(feeds) < len({name for name in node.input if name}):
+                return False
+            if "Random" in node.op_type or node.op_type in ("Bernoulli", "Multinomial"):
+                return False
+            self._infer(node, binding)
+            if any(np.prod(binding.shape(name) or (0,), dtype=np.int64) > _SMALL for name in node.output if name):
+                return True
+            try:
+                values = ReferenceEvaluator(node, opsets=self._opsets).run(None, feeds)
+            except Exception:  # an operator the reference does not have: its value is then simply not known
+                return True
+        for name, value in zip(node.output, values, strict=False):
+            if name and isinstance(value, np.ndarray | np.generic):
+                value = np.asarray(value)
+                binding.values[name] = value
+                dtype = onnx.helper.np_dtype_to_tensor_dtype(value.dtype)
+                binding.types[name] = onnx.helper.make_tensor_type_proto(dtype, list(value.shape))
+        return True
+
+    def _infer(self, node: onnx.NodeProto, binding: Binding) -> None:
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        try:
+            schema = onnx.defs.get_schema(node.op_type, self._opsets.get(domain, 1), domain)
+            inferred = onnx.shape_inference.infer_node_outputs(
+                schema,
+                node,
+                {name: binding.types[name] for name in node.input if name in binding.types},
+                {
+                    name: numpy_helper.from_array(np.asarray(binding.values[name]), name)
+                    for name in node.input
+                    if name in binding.values
+                },
+                opset_imports=self._imports,
+                ir_version=self._ir_version,
+            )
+        except (onnx.defs.SchemaError, onnx.shape_inference.InferenceError, RuntimeError, KeyError):
+            return  # not in the standard, or fed by something unknown: the outputs stay unknown
+        binding.types.update(inferred)
+
+
+def describe(shape: Shape | None) -> str:
+    """A shape as people write it: [N,3,32,32]."""
+    return "[?]" if shape is None else "[" + ",".join("?" if d is None else str(d) for d in shape) + "]"
+
+
+def distinct(names: Iterable[str]) -> list[str]:
+    """The names without empty ones and repetitions, in order."""
+    return [name for name in dict.fromkeys(names) if name]
+
+
+def elements(shape: tuple[int, ...] | Mapping[int, int]) -> int:
+    """How many elements a tensor of that shape has."""
+    return int(np.prod(tuple(shape), dtype=np.int64))
+
+
+def _is_shape_data(tensor: onnx.TensorProto) -> bool:
+    integral = tensor.data_type in (
+        onnx.TensorProto.INT64,
+        onnx.TensorProto.INT32,
+        onnx.TensorProto.BOOL,
+        onnx.TensorProto.UINT8,
+        onnx.TensorProto.INT8,
+    )
+    return integral and int(np.prod(tensor.dims, dtype=np.int64)) <= _SMALL
+
+
+def _bind(kind: onnx.TypeProto, at: int) -> onnx.TypeProto:
+    bound = onnx.TypeProto()
+    bound.CopyFrom(kind)
+    if bound.HasField("tensor_type"):
+        for axis, dim in enumerate(bound.tensor_type.shape.dim):
+            if not dim.HasField("dim_value") or dim.dim_value <= 0:
+                dim.dim_value = (_BATCH if axis == 0 else _OTHER)[at]
+    return bound
