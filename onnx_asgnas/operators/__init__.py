@@ -1,0 +1,22 @@
+"""The operator registry: all that the system knows about an operator, one file per family."""
+
+from onnx_asgnas.operators import dense, layout, norm, pointwise, reduce, spatial
+from onnx_asgnas.operators.parameters import parameters_of, trainable_parameters
+from onnx_asgnas.operators.registry import Entry, Joint, Op, Rule, entries, register, rule_of, rules_of
+
+FAMILIES = (dense, layout, norm, pointwise, reduce, spatial)
+"""The modules that declare operators."""
+
+__all__ = [
+    "FAMILIES",
+    "Entry",
+    "Joint",
+    "Op",
+    "Rule",
+    "entries",
+    "parameters_of",
+    "register",
+    "rule_of",
+    "rules_of",
+    "trainable_parameters",
+]

@@ -1,0 +1,142 @@
+"""The operator registry: one function per operator says all that the system knows about it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+
+from onnx_asgnas.graph import TraceGraph
+from onnx_asgnas.operators.labels import LabelFlow
+
+ZeroRule = Callable[[tuple[bool, ...]], bool]
+"""Is the output all zero, given which inputs are. An input that is not there counts as zero."""
+
+
+class Op:
+    """One node of a trace graph, as the function that declares its operator sees it."""
+
+    def __init__(self, graph: TraceGraph, index: int) -> None:
+        self.graph = graph
+        self.index = index
+        self.node = graph.nodes[index]
+        self._attributes: dict[str, onnx.AttributeProto] = {a.name: a for a in self.node.attribute}
+
+    def attribute(self, name: str, default: Any = None) -> Any:
+        """The value of an attribute, `default` where it is not given."""
+        found = self._attributes.get(name)
+        return default if found is None else onnx.helper.get_attribute_value(found)
+
+    def has(self, position: int) -> bool:
+        """Is there an input at this position."""
+        return position < len(self.node.input) and bool(self.node.input[position])
+
+    def is_activation(self, position: int) -> bool:
+        """Does the input at this position depend on a graph input."""
+        return self.has(position) and self.node.input[position] in self.graph.activations
+
+    def is_weight(self, position: int) -> bool:
+        """Is the input at this position made of initializers alone."""
+        return self.has(position) and not self.is_activation(position)
+
+    def size(self, position: int) -> tuple[int, ...]:
+        """The shape of an input with open dimensions bound (the batch to one); () where unknown."""
+        return self.graph.size(self.node.input[position]) or ()
+
+    def output_size(self, position: int = 0) -> tuple[int, ...]:
+        """The shape of an output with open dimensions bound (the batch to one); () where unknown."""
+        return self.graph.size(self.node.output[position]) or ()
+
+    def constant(self, position: int) -> np.ndarray | None:
+        """The value of an input that is a known integer or boolean constant."""
+        return self.graph.constant(self.node.input[position]) if self.has(position) else None
+
+    def version(self) -> int:
+        """The version of the operator set that this node belongs to."""
+        return self.graph.opsets.get("" if self.node.domain == "ai.onnx" else self.node.domain, 1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Joint:
+    """An operator that joins operands of which one that is zero may be dropped. `axis` is where a Concat joins."""
+
+    operands: tuple[int, ...]
+    axis: int | None = None
+
+
+def never(zero: tuple[bool, ...]) -> bool:
+    """The output is not known to be zero whatever the inputs are."""
+    return False
+
+
+def first(zero: tuple[bool, ...]) -> bool:
+    """The output is zero where the first input is."""
+    return zero[0]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rule:
+    """What is known of one node.
+
+    `zero` says when its outputs are all zero, `parameters` which inputs train and in what role, `labels` how channel
+    labels flow through it, `joint` whether a zero operand may be dropped, `macs` its multiply-accumulates for one
+    example, `shape_only` that the output depends on the shape of the input and not on its values.
+    """
+
+    labels: Callable[[LabelFlow], None]
+    zero: ZeroRule = never
+    parameters: Mapping[int, str] = field(default_factory=dict)
+    joint: Joint | None = None
+    macs: int = 0
+    shape_only: bool = False
+
+
+Declaration = Callable[[Op], Rule]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the registry."""
+
+    domain: str
+    op_type: str
+    since_version: int
+    declare: Declaration
+
+
+_ENTRIES: defaultdict[tuple[str, str], list[Entry]] = defaultdict(list)
+
+
+def register(*op_types: str, since_version: int = 1, domain: str = "") -> Callable[[Declaration], Declaration]:
+    """Declare operators; the newest entry that is not newer than the model's operator set counts."""
+
+    def add(declare: Declaration) -> Declaration:
+        for op_type in op_types:
+            entries = _ENTRIES[domain, op_type]
+            entries.append(Entry(domain, op_type, since_version, declare))
+            entries.sort(key=lambda entry: entry.since_version)
+        return declare
+
+    return add
+
+
+def entries() -> list[Entry]:
+    """All entries, by domain, operator and version."""
+    return [entry for key in sorted(_ENTRIES) for entry in _ENTRIES[key]]
+
+
+def rule_of(graph: TraceGraph, index: int) -> Rule | None:
+    """What is known of a node; None for an operator that nobody registered."""
+    op = Op(graph, index)
+    domain = "" if op.node.domain == "ai.onnx" else op.node.domain
+    fitting = [e for e in _ENTRIES.get((domain, op.node.op_type), ()) if e.since_version <= op.version()]
+    return fitting[-1].declare(op) if fitting else None
+
+
+def rules_of(graph: TraceGraph) -> list[Rule | None]:
+    """What is known of every node, in the graph's order."""
+    return [rule_of(graph, index) for index in range(len(graph.nodes))]

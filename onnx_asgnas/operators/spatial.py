@@ -1,0 +1,41 @@
+"""Operators over the spatial axes, channel by channel."""
+
+from __future__ import annotations
+
+from onnx_asgnas.operators.labels import Labelled, LabelFlow
+from onnx_asgnas.operators.registry import Op, Rule, first, register
+
+
+def _channels_only(flow: LabelFlow) -> None:
+    """Labels on the channel axis pass; others would be mixed."""
+    found = flow.read(0)
+    if any(count > 1 for axis, count in enumerate(found.ids.shape) if axis != 1):
+        flow.freeze(found.ids, f"{flow.node.op_type} mixes along an axis that carries channels")
+    else:
+        flow.write(Labelled(found.ids, found.zero))
+
+
+@register("AveragePool", "MaxPool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")
+def pool(op: Op) -> Rule:
+    """https://onnx.ai/onnx/operators/onnx__MaxPool.html and its siblings: zero in, zero out; MaxPool's indices are not."""
+    several = sum(bool(name) for name in op.node.output) > 1
+    return Rule(labels=_channels_only, zero=(lambda zero: False) if several else first)
+
+
+@register("Resize", "Upsample")
+def resize(op: Op) -> Rule:
+    """https://onnx.ai/onnx/operators/onnx__Resize.html"""
+    spatial = all(a == b for a, b in zip(op.size(0)[:2], op.output_size()[:2], strict=False))
+    fills = op.attribute("extrapolation_value", 0.0) != 0
+
+    def labels(flow: LabelFlow) -> None:
+        found = flow.read(0)
+        constant_sizes = op.has(3) and op.constant(3) is not None
+        if not spatial or fills or (op.has(3) and not constant_sizes):
+            flow.freeze(found.ids, "this form of Resize may change the channels")
+            return
+        if constant_sizes and found.any:
+            flow.size_slot(3, 1, found.ids.reshape(-1))
+        _channels_only(flow)
+
+    return Rule(labels=labels, zero=(lambda zero: False) if fills else (lambda zero: zero[0]))
