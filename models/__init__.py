@@ -1,0 +1,8 @@
+"""Networks built in code: a registry of functions that give an ONNX model with seeded random weights."""
+
+from __future__ import annotations
+
+from onnx_asgnas.models import demosupnet, stackedunets  # noqa: F401  (importing them registers their networks)
+from onnx_asgnas.models.registry import build, names, parse
+
+__all__ = ["build", "names", "parse"]

@@ -1,0 +1,178 @@
+"""A small builder for convolutional networks, so that a network's code reads like its drawing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from onnx_asgnas.errors import ConversionError
+
+OPSET = 17
+IR_VERSION = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """A tensor of shape [N, channels, size, size] and its name, which is also that of the node that gives it."""
+
+    name: str
+    channels: int
+    size: int
+
+
+class NetworkBuilder:
+    """Collects nodes and seeded weights, then gives a checked ONNX model.
+
+    Nodes are named by the caller, and a node's output tensor bears the node's name. Weights are `<node>.weight`,
+    `<node>.bias`, and for BatchNormalization `.running_mean` and `.running_var` too. Convolutions and the linear layer
+    draw He-normal weights (He et al. 2015, fan in; variance 2/fan where a ReLU or a normalisation follows, else 1/fan)
+    from one generator, in the order of the calls; biases are zero and BatchNormalization starts as the identity.
+    """
+
+    def __init__(self, name: str, *, in_channels: int, size: int, seed: int) -> None:
+        require(in_channels=in_channels, size=size)
+        require(0, seed=seed)
+        self._name = name
+        self._generator = np.random.default_rng(seed)
+        self._nodes: list[onnx.NodeProto] = []
+        self._initializers: list[onnx.TensorProto] = []
+        self.input = Activation("input", in_channels, size)
+
+    def chain(
+        self,
+        start: Activation,
+        names: str,
+        *,
+        channels: int | None = None,
+        kernel: int = 3,
+        stride: int = 1,
+        resize_to: Activation | None = None,
+    ) -> Activation:
+        """Add a chain of operators, written as its names: `"pool4-conv5-relu6"`.
+
+        The letters of a name choose the operator: conv, bn, relu, maxpool (or pool), avgpool, resize. Convolutions give
+        `channels` channels (as many as come in where it is None) and keep the size, but for the first, which divides it
+        by `stride`, rounding up; poolings halve it, rounding up. A resize repeats pixels up to the size of `resize_to`.
+        """
+        steps = names.split("-")
+        current = start
+        for step, following in zip(steps, [*steps[1:], ""], strict=True):
+            operator = _operator(step)
+            if operator == "conv":
+                current = self._conv(step, current, channels or current.channels, kernel, stride, _operator(following))
+                stride = 1
+            elif operator == "bn":
+                current = self._batch_normalization(step, current)
+            elif operator == "relu":
+                current = self._add_node("Relu", step, [current])
+            elif operator in ("pool", "maxpool"):
+                current = self._pool("MaxPool", step, current)
+            elif operator == "avgpool":
+                current = self._pool("AveragePool", step, current)
+            elif operator == "resize" and resize_to is not None:
+                current = self._resize(step, current, resize_to.size)
+            else:
+                raise ValueError(f"{step!r} in {names!r} is no operator of this builder")
+        return current
+
+    def add(self, name: str, *operands: Activation) -> Activation:
+        """The sum of tensors of one shape."""
+        return self._add_node("Add", name, list(operands))
+
+    def concat(self, name: str, *operands: Activation) -> Activation:
+        """The operands one behind another along the channels."""
+        channels = sum(operand.channels for operand in operands)
+        return self._add_node("Concat", name, list(operands), channels=channels, axis=1)
+
+    def classify(self, features: Activation, classes: int, *, names: tuple[str, str, str]) -> onnx.ModelProto:
+        """End in a global average pool, a flatten and a linear layer (named in this order), and give the model."""
+        require(2, classes=classes)
+        pool, flatten, linear = names
+        pooled = self._add_node("GlobalAveragePool", pool, [features], size=1)
+        flat = self._add_node("Flatten", flatten, [pooled], axis=1)
+        weight = self._normal((classes, features.channels), variance=1 / features.channels)
+        operands = [
+            self._initializer(f"{linear}.weight", weight),
+            self._initializer(f"{linear}.bias", np.zeros(classes)),
+        ]
+        self._add_node("Gemm", linear, [flat], operands, transB=1)
+        return self._model(helper.make_tensor_value_info(linear, TensorProto.FLOAT, ["N", classes]))
+
+    def _conv(self, name: str, data: Activation, channels: int, kernel: int, stride: int, following: str) -> Activation:
+        fan_in = data.channels * kernel * kernel
+        variance = (2 if following in ("relu", "bn") else 1) / fan_in
+        weight = self._normal((channels, data.channels, kernel, kernel), variance=variance)
+        operands = [self._initializer(f"{name}.weight", weight)]
+        if following != "bn":  # the normalisation would take a bias away again
+            operands.append(self._initializer(f"{name}.bias", np.zeros(channels)))
+        geometry = {"kernel_shape": [kernel] * 2, "pads": [kernel // 2] * 4, "strides": [stride] * 2}
+        size = -(-data.size // stride)
+        return self._add_node("Conv", name, [data], operands, channels=channels, size=size, **geometry)
+
+    def _batch_normalization(self, name: str, data: Activation) -> Activation:
+        start = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}
+        operands = [self._initializer(f"{name}.{role}", np.full(data.channels, value)) for role, value in start.items()]
+        return self._add_node("BatchNormalization", name, [data], operands, epsilon=1e-5, momentum=0.9)
+
+    def _pool(self, op_type: str, name: str, data: Activation) -> Activation:
+        odd = data.size % 2  # one more row and column at the end, so that none is left out
+        geometry = {"kernel_shape": [2, 2], "strides": [2, 2], "pads": [0, 0, odd, odd]}
+        return self._add_node(op_type, name, [data], size=(data.size + 1) // 2, **geometry)
+
+    def _resize(self, name: str, data: Activation, size: int) -> Activation:
+        """Nearest by scales: explicit sizes would hold the batch too, which is dynamic."""
+        scale = np.float32(size / data.size)
+        while int(data.size * float(scale)) < size:  # 5/3 in float32 is a little less, and would round down
+            scale = np.nextafter(scale, np.float32(np.inf))
+        scales = self._initializer(f"{name}.scales", np.array([1, 1, scale, scale]))
+        modes = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+        return self._add_node("Resize", name, [data], ["", scales], size=size, **modes)
+
+    def _normal(self, shape: tuple[int, ...], *, variance: float) -> NDArray[np.float64]:
+        return self._generator.standard_normal(shape) * np.sqrt(variance)
+
+    def _initializer(self, name: str, value: NDArray[np.float64]) -> str:
+        self._initializers.append(numpy_helper.from_array(value.astype(np.float32), name))
+        return name
+
+    def _add_node(
+        self,
+        op_type: str,
+        name: str,
+        data: list[Activation],
+        operands: list[str] | None = None,
+        *,
+        channels: int | None = None,
+        size: int | None = None,
+        **attributes: object,
+    ) -> Activation:
+        inputs = [*(activation.name for activation in data), *(operands or [])]
+        self._nodes.append(helper.make_node(op_type, inputs, [name], name=name, **attributes))
+        return Activation(
+            name, data[0].channels if channels is None else channels, data[0].size if size is None else size
+        )
+
+    def _model(self, output: onnx.ValueInfoProto) -> onnx.ModelProto:
+        shape = ["N", self.input.channels, self.input.size, self.input.size]
+        given = helper.make_tensor_value_info(self.input.name, TensorProto.FLOAT, shape)
+        graph = helper.make_graph(self._nodes, self._name, [given], [output], self._initializers)
+        opsets = [helper.make_opsetid("", OPSET)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="onnx-asgnas")
+        model = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
+        onnx.checker.check_model(model, full_check=True)
+        return model
+
+
+def require(minimum: int = 1, /, **values: int) -> None:
+    """Raise ConversionError for the first of the named values that is below `minimum`."""
+    for name, value in values.items():
+        if value < minimum:
+            raise ConversionError(f"{name} is {value}", fix=f"Give at least {minimum}.", argument=name)
+
+
+def _operator(step: str) -> str:
+    return step.rstrip("0123456789")
