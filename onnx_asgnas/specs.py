@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import functools
 import importlib
 import inspect
 import os
@@ -144,7 +145,8 @@ def _usage(parameter: inspect.Parameter) -> str:
 
 def _annotated_kinds(function: Callable[..., Any]) -> dict[str, type]:
     """The parameters annotated with one of the plain types; names that cannot be resolved count as not annotated."""
-    target = function.__init__ if inspect.isclass(function) else function
+    target = function.func if isinstance(function, functools.partial) else function
+    target = target.__init__ if inspect.isclass(target) else target
     try:
         hints = typing.get_type_hints(target)
     except Exception:  # annotations of foreign code may be anything

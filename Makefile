@@ -1,0 +1,55 @@
+# Two commands for a fresh machine with Python 3.10 to 3.12, make and git:
+#   make demo    install into .venv, and take a supernet from ONNX to a verified smaller ONNX
+#   make test    install the development extras, and run the whole test suite
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO ?= runs/demo
+
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+INSTALL := $(PIP) install -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check format clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(VENV)/installed ## make .venv and install the package with its CPU runtime
+
+demo: $(VENV)/installed ## the main job on embedded data, ending with a table full against compact
+	rm -rf $(DEMO)
+	$(BIN)/onnx-asgnas convert "models:stackedunets?width=8" -o $(DEMO)/stackedunets.onnx
+	$(BIN)/onnx-asgnas search $(DEMO)/stackedunets.onnx --data fashion-mnist-mini --remove-groups 0.5 --epochs 8 -o $(DEMO)/run
+
+test: $(VENV)/installed-dev ## run the whole suite; fails below 90 % branch coverage
+	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=90 $(ARGS)
+
+check: $(VENV)/installed-dev ## lint, format, types of the installed package, import layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	rm -rf build
+	$(INSTALL) --no-deps --no-build-isolation --target build/typed .
+	cd build/typed && MYPYPATH= $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache -p onnx_asgnas
+	$(BIN)/python -m pytest -q tests/test_layering.py
+
+format: $(VENV)/installed-dev ## put the code into its one form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove what the targets above have made
+	rm -rf $(VENV) build runs .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info
+
+# The stamps: an install runs again only when what it installs from has changed.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v < (3, 13) else \
+	  "onnxruntime-training has wheels for Python 3.10 to 3.12, this is %d.%d; choose one: make PYTHON=python3.11 ..." % v)'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) -e '.[cpu]'
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(INSTALL) -e '.[cpu,dev]'
+	@touch $@
