@@ -6,7 +6,6 @@ equal both times does not depend on it: a shape entry is then a number, a value 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,6 +20,8 @@ _BATCH = (1, 2)
 """Sizes that an open first dimension is bound to."""
 _OTHER = (64, 96)
 """Sizes that any other open dimension is bound to: multiples of the usual strides."""
+_SCALES = 8
+"""Float initializers up to this size (the scales of a Resize) are shown to shape inference, but never evaluated."""
 _SMALL = 4096
 """Largest number of elements that counts as shape arithmetic; more is data and is never evaluated."""
 
@@ -52,6 +53,7 @@ class ShapeInference:
         self._imports = list(model.opset_import)
         self._ir_version = model.ir_version
         self.bindings = (Binding(), Binding())
+        self._scales: dict[str, onnx.TensorProto] = {}
         for tensor in model.graph.initializer:
             self.add_initializer(tensor)
         weights = {t.name for t in model.graph.initializer}
@@ -64,6 +66,8 @@ class ShapeInference:
         """Make an initializer known: its type, and its value where it is small and no float."""
         kind = onnx.helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims))
         value = numpy_helper.to_array(tensor) if _is_shape_data(tensor) else None
+        if tensor.data_type == onnx.TensorProto.FLOAT and elements(tuple(tensor.dims)) <= _SCALES:
+            self._scales[tensor.name] = tensor
         for binding in self.bindings:
             binding.types[tensor.name] = kind
             if value is not None:
@@ -128,6 +132,11 @@ class ShapeInference:
                 binding.types[name] = onnx.helper.make_tensor_type_proto(dtype, list(value.shape))
         return True
 
+    def _known(self, node: onnx.NodeProto, binding: Binding) -> dict[str, onnx.TensorProto]:
+        """What shape inference may know by value of a node's inputs."""
+        values = {n: numpy_helper.from_array(np.asarray(v), n) for n in node.input if (v := binding.values.get(n)) is not None}
+        return values | {name: self._scales[name] for name in node.input if name in self._scales}
+
     def _infer(self, node: onnx.NodeProto, binding: Binding) -> None:
         domain = "" if node.domain == "ai.onnx" else node.domain
         try:
@@ -136,11 +145,7 @@ class ShapeInference:
                 schema,
                 node,
                 {name: binding.types[name] for name in node.input if name in binding.types},
-                {
-                    name: numpy_helper.from_array(np.asarray(binding.values[name]), name)
-                    for name in node.input
-                    if name in binding.values
-                },
+                self._known(node, binding),
                 opset_imports=self._imports,
                 ir_version=self._ir_version,
             )
@@ -149,19 +154,9 @@ class ShapeInference:
         binding.types.update(inferred)
 
 
-def describe(shape: Shape | None) -> str:
-    """A shape as people write it: [N,3,32,32]."""
-    return "[?]" if shape is None else "[" + ",".join("?" if d is None else str(d) for d in shape) + "]"
-
-
-def distinct(names: Iterable[str]) -> list[str]:
-    """The names without empty ones and repetitions, in order."""
-    return [name for name in dict.fromkeys(names) if name]
-
-
-def elements(shape: tuple[int, ...] | Mapping[int, int]) -> int:
+def elements(shape: tuple[int, ...]) -> int:
     """How many elements a tensor of that shape has."""
-    return int(np.prod(tuple(shape), dtype=np.int64))
+    return int(np.prod(shape, dtype=np.int64))
 
 
 def _is_shape_data(tensor: onnx.TensorProto) -> bool:

@@ -31,6 +31,7 @@ def conv(op: Op) -> Rule:
             flow.contract(channels, flow.weight_axis(1, 1, Kind.CUT))
         elif depthwise:
             flow.tie(rows, np.repeat(channels.ids, len(rows) // inputs), "a depthwise Conv of channels that stay")
+            flow.size_attribute("group", channels.ids)
         else:
             flow.freeze(np.concatenate([channels.ids, rows]), "a grouped Conv needs all channels of its groups")
         flow.write_channels(rows, True, len(weight), 1)

@@ -73,12 +73,13 @@ class Freeze:
 
 @dataclass(frozen=True, slots=True)
 class SizeSlot:
-    """A number in a constant input of a node that is the length of a labelled axis."""
+    """A number that is the length of a labelled axis: an entry of a constant input of a node, or an attribute of it."""
 
     node: int
-    input: int
-    position: int
     labels: Ids
+    input: int = -1
+    position: int = 0
+    attribute: str = ""
 
 
 class LabelBook:
@@ -132,6 +133,8 @@ class LabelFlow:
         found = self.read(position)
         length = self._length(position, axis)
         axis %= max(found.ids.ndim, 1)
+        if self.book.graph.size(self.node.input[position]) is None and found.ids.ndim:
+            length = found.ids.shape[axis]
         if found.ids.ndim == 0 or any(n > 1 for a, n in enumerate(found.ids.shape) if a != axis):
             self.freeze(found.ids, f"{self.node.op_type} mixes along an axis that carries channels")
             return Labelled(np.full(length, -1, np.int64), np.zeros(length, bool))
@@ -179,7 +182,11 @@ class LabelFlow:
 
     def size_slot(self, position: int, at: int, labels: Ids) -> None:
         """Entry `at` of a constant input is the length of an axis with these labels."""
-        self.book.sizes.append(SizeSlot(self.index, position, at, labels))
+        self.book.sizes.append(SizeSlot(self.index, labels, input=position, position=at))
+
+    def size_attribute(self, name: str, labels: Ids) -> None:
+        """An attribute of this node is the length of an axis with these labels."""
+        self.book.sizes.append(SizeSlot(self.index, labels, attribute=name))
 
     def write(self, labelled: Labelled, output: int = 0) -> None:
         """Give an output its labels."""

@@ -1,0 +1,92 @@
+"""Running a model in onnxruntime as it is written: inputs made up from its signature, any tensor as an output."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from onnx_asgnas.errors import ModelError, PackageError
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def session(
+    model: onnx.ModelProto, *, optimised: bool = False, threads: int | None = None, outputs: Sequence[str] = ()
+) -> Any:
+    """An onnxruntime session on the CPU; without `optimised` the graph runs node by node as it stands.
+
+    `outputs` adds tensors to what the model gives. Raises ModelError where the runtime refuses the model.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        raise PackageError("onnxruntime is not installed", fix="pip install 'onnx-asgnas[cpu]'") from None
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    levels = onnxruntime.GraphOptimizationLevel
+    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimised else levels.ORT_DISABLE_ALL
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    given = {value.name for value in model.graph.output}
+    more = [name for name in outputs if name not in given]
+    if more:
+        wider = onnx.ModelProto()
+        wider.CopyFrom(model)
+        wider.graph.output.extend(onnx.ValueInfoProto(name=name) for name in more)
+        model = wider
+    try:
+        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own exception classes share no base but Exception
+        raise ModelError(
+            f"onnxruntime {onnxruntime.__version__} refuses the model: {_brief(error)}",
+            fix="It loads operator sets up to 21 and IR versions up to 10: export for those.",
+        ) from None
+
+
+def run(session: Any, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None) -> Arrays:
+    """The outputs by name; raises ModelError where the network refuses the inputs."""
+    names = list(outputs) if outputs is not None else [o.name for o in session.get_outputs()]
+    try:
+        return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+    except Exception as error:  # as above
+        shapes = ", ".join(f"{name}{list(value.shape)}" for name, value in inputs.items())
+        raise ModelError(f"the network refuses the inputs {shapes}: {_brief(error)}", fix="Check their shapes.") from None
+
+
+def random_inputs(model: onnx.ModelProto, batch: int = 1, seed: int = 0) -> Arrays:
+    """Made-up inputs that fit the model: normal floats, small non-negative integers, true masks.
+
+    An open first dimension is the batch; other open dimensions are 64, but equal names have equal lengths.
+    """
+    random = np.random.default_rng(seed)
+    weights = {t.name for t in model.graph.initializer}
+    return {
+        value.name: _random(value, batch, random) for value in model.graph.input if value.name not in weights
+    }
+
+
+def has_open_batch(model: onnx.ModelProto) -> bool:
+    """May the first dimension of every input be any number."""
+    weights = {t.name for t in model.graph.initializer}
+    inputs = [v for v in model.graph.input if v.name not in weights]
+    return all(len(v.type.tensor_type.shape.dim) and not v.type.tensor_type.shape.dim[0].dim_value for v in inputs)
+
+
+def _random(value: onnx.ValueInfoProto, batch: int, random: np.random.Generator) -> NDArray[Any]:
+    kind = value.type.tensor_type
+    dims = [d.dim_value or (batch if axis == 0 else 64) for axis, d in enumerate(kind.shape.dim)]
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
+    if dtype == np.bool_:
+        return np.ones(dims, dtype)
+    if np.issubdtype(dtype, np.integer):
+        return random.integers(0, 2, dims).astype(dtype)
+    return random.standard_normal(dims).astype(dtype)
+
+
+def _brief(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return (text[0] if text else type(error).__name__)[:300]

@@ -1,0 +1,228 @@
+"""The search space: what `analyze` finds, what training chooses from, what construct checks; JSON both ways."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field, fields
+from fnmatch import fnmatchcase
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_asgnas.config import Mode, Target
+from onnx_asgnas.errors import SpaceError, UnsupportedOperatorError
+from onnx_asgnas.graph import ModelSource, TraceGraph
+from onnx_asgnas.operators import Rule, rules_of
+from onnx_asgnas.space.cost import Cost, cost_of
+from onnx_asgnas.space.coupling import Coupling, Frozen
+from onnx_asgnas.space.joints import Joints
+from onnx_asgnas.space.selection import Selection, choose, largest
+from onnx_asgnas.space.structures import Group, Shrink, Slice, Structure, StructureFinder
+from onnx_asgnas.space.validity import RemovalState
+
+FORMAT = 1
+"""Version of the JSON form."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Removable:
+    """What can certainly be removed at once: minimal structures, parameters and multiply-accumulates, each at its best."""
+
+    structures: int
+    params: int
+    macs: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChannelGroups:
+    """How many groups of channels the network has, and how many could leave by themselves."""
+
+    total: int
+    free: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSpace:
+    """All removal structures of one model, what they cost, and what cannot be removed and why.
+
+    A space belongs to the model that it was made from: `graph` is that model's trace graph. One read from JSON without
+    its model has none, and `bind` gives it one.
+    """
+
+    mode: Mode
+    structures: tuple[Structure, ...]
+    max_removable: Removable
+    channel_groups: ChannelGroups
+    frozen: tuple[Frozen, ...]
+    unknown: tuple[str, ...]
+    params: int
+    macs: int
+    fingerprint: str
+    graph: TraceGraph | None = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    def candidates(self) -> tuple[Structure, ...]:
+        """The erasable structures, in topological order; a selection names them by their place here."""
+        return tuple(s for s in self.structures if s.erasable)
+
+    @cached_property
+    def groups(self) -> tuple[Group, ...]:
+        """The zero-invariant group of each candidate; a larger structure's may share slices with a smaller one's."""
+        return tuple(s.group for s in self.candidates)
+
+    @cached_property
+    def _parts(self) -> tuple[TraceGraph, list[Rule | None], Joints]:
+        if self.graph is None:
+            raise SpaceError("this search space has no model", fix="Bind it: space.bind(model).")
+        rules = rules_of(self.graph)
+        return self.graph, rules, Joints(self.graph, rules)
+
+    def removal_state(self) -> RemovalState:
+        """The full network, ready for removals; `erase` takes a place in `candidates`."""
+        graph, rules, joints = self._parts
+        return RemovalState(graph, rules, joints, self.candidates)
+
+    def choose(
+        self,
+        rank: Callable[[tuple[int, ...]], NDArray[np.float64]],
+        target: Target,
+        *,
+        hierarchy: bool = True,
+    ) -> Selection:
+        """The candidates to remove for a target, most redundant first, never one that makes the network invalid.
+
+        `rank` gives the redundancy of every candidate (high goes first), given those chosen so far. With `hierarchy`
+        off validity is not asked for, as in DHSPG. Raises TargetError for a target that cannot be reached.
+        """
+        return choose(self.removal_state(), self.candidates, self.cost, rank, target, hierarchy=hierarchy)
+
+    @property
+    def cost(self) -> Cost:
+        """What the full model costs."""
+        return Cost(params=self.params, macs=self.macs)
+
+    def bind(self, source: ModelSource | TraceGraph) -> SearchSpace:
+        """This space with its model; raises SpaceError if the model is another one."""
+        graph = source if isinstance(source, TraceGraph) else TraceGraph.of(source)
+        if fingerprint_of(graph) != self.fingerprint:
+            raise SpaceError(
+                "this search space was made from another model", fix="Make it again: onnx-asgnas analyze MODEL -o FILE."
+            )
+        return SearchSpace(**{f.name: getattr(self, f.name) for f in fields(self) if f.name != "graph"}, graph=graph)
+
+    def to_json(self) -> str:
+        """The space as JSON text, without the model."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "graph"}
+        plain = {name: _plain(value) for name, value in values.items()}
+        return json.dumps({"format": FORMAT, **plain}, indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, model: ModelSource | TraceGraph | None = None) -> SearchSpace:
+        """The space that `to_json` wrote, bound to its model where given; raises SpaceError if it is none."""
+        try:
+            values: dict[str, Any] = json.loads(text)
+            if values.pop("format") != FORMAT:
+                raise SpaceError("this search space is of another version", fix="Make it again with analyze.")
+            space = cls(
+                mode=values["mode"],
+                structures=tuple(_structure(s) for s in values["structures"]),
+                max_removable=Removable(**values["max_removable"]),
+                channel_groups=ChannelGroups(**values["channel_groups"]),
+                frozen=tuple(Frozen(**f) for f in values["frozen"]),
+                unknown=tuple(values["unknown"]),
+                params=values["params"],
+                macs=values["macs"],
+                fingerprint=values["fingerprint"],
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise SpaceError(f"this is no search space: {error}", fix="Make one: onnx-asgnas analyze MODEL -o FILE.") from None
+        return space if model is None else space.bind(model)
+
+    @classmethod
+    def read(cls, path: str | Path, model: ModelSource | TraceGraph | None = None) -> SearchSpace:
+        """The space in a JSON file; raises SpaceError where it cannot be read."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise SpaceError(f"{path} cannot be read: {error}", fix="Check the path.", path=str(path)) from None
+        return cls.from_json(text, model)
+
+
+def analyze(
+    source: ModelSource | TraceGraph, *, mode: Mode = "erase", protect: Iterable[str] = (), strict: bool = False
+) -> SearchSpace:
+    """The search space of any ONNX model: its removal structures, and the reason for each that must stay.
+
+    `protect` are patterns of tensor or node names: a structure stays whose tensor, or an operator of whose segment,
+    matches one. Raises UnsupportedOperatorError with `strict` where an operator is unknown, ModelError for a model that
+    cannot be read, SpaceError for a mode that there is not.
+    """
+    if mode != "erase":
+        raise SpaceError(f"mode {mode!r} is not built yet", fix="Use mode='erase', which removes whole structures.")
+    graph = source if isinstance(source, TraceGraph) else TraceGraph.of(source)
+    rules = rules_of(graph)
+    unknown = tuple(sorted({n.op_type for n, rule in zip(graph.nodes, rules, strict=True) if rule is None}))
+    if strict and unknown:
+        raise UnsupportedOperatorError(
+            f"unknown operators: {', '.join(unknown)}", fix="Without --strict they stay as they are, with all they touch."
+        )
+    coupling, joints = Coupling(graph, rules), Joints(graph, rules)
+    found = StructureFinder(graph, rules, coupling, joints).find()
+    structures = tuple(_protected(s, tuple(protect)) for s in found)
+    candidates = tuple(s for s in structures if s.erasable)
+    cost = cost_of(graph, rules)
+    best = largest(RemovalState(graph, rules, joints, candidates), candidates, cost)
+    total, free = coupling.channel_groups()
+    return SearchSpace(
+        mode=mode,
+        structures=structures,
+        max_removable=Removable(structures=best.structures, params=best.params, macs=best.macs),
+        channel_groups=ChannelGroups(total=total, free=free),
+        frozen=coupling.frozen(),
+        unknown=unknown,
+        params=cost.params,
+        macs=cost.macs,
+        fingerprint=fingerprint_of(graph),
+        graph=graph,
+    )
+
+
+def fingerprint_of(graph: TraceGraph) -> str:
+    """A hash of a model's structure: its operators, tensors and shapes, not its weights."""
+    digest = hashlib.sha256()
+    for node in graph.nodes:
+        digest.update(node.SerializeToString(deterministic=True))
+    for name in sorted(graph.initializers):
+        tensor = graph.initializers[name]
+        digest.update(f"{name}:{tensor.data_type}:{list(tensor.dims)};".encode())
+    digest.update(repr((graph.inputs, graph.outputs)).encode())
+    return digest.hexdigest()[:16]
+
+
+def _protected(structure: Structure, patterns: tuple[str, ...]) -> Structure:
+    names = (structure.tensor, *structure.segment)
+    hit = next((p for p in patterns if any(fnmatchcase(name, p) for name in names)), None)
+    if hit is None or not structure.erasable:
+        return structure
+    values = {f.name: getattr(structure, f.name) for f in fields(structure)}
+    return Structure(**{**values, "erasable": False, "minimal": False, "reason": f"protected by '{hit}'"})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(v) for v in value]
+    return asdict(value) if hasattr(value, "__dataclass_fields__") else value
+
+
+def _structure(values: dict[str, Any]) -> Structure:
+    pieces = {
+        name: tuple(Slice(**{**s, "indices": tuple(s["indices"])}) for s in values[name]) for name in ("zeroed", "cut")
+    }
+    names = {name: tuple(values[name]) for name in ("segment", "region", "variables")}
+    shrinks = tuple(Shrink(**s) for s in values["shrinks"])
+    return Structure(**{**values, **names, **pieces, "shrinks": shrinks})

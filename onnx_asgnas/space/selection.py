@@ -1,0 +1,302 @@
+"""Which structures to remove for a target: greedy by redundancy, with a way to the target always kept open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_asgnas.config import Target
+from onnx_asgnas.errors import TargetError
+from onnx_asgnas.space.cost import Cost
+from onnx_asgnas.space.structures import Structure
+from onnx_asgnas.space.validity import RemovalState
+
+Rank = Callable[[tuple[int, ...]], NDArray[np.float64]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Selection:
+    """The candidates to drive to zero, and what the network is then.
+
+    `chosen` are places in the space's candidates in the order they were taken, `removed` counts the minimal structures
+    gone (chosen, or dead with another), `kept_params` and `kept_macs` are fractions of the full model, `exact` says that
+    the target is met without overshooting it by more than the last choice, `dead` are parameters that nothing reads any
+    more, `valid` can be False only where validity was not asked for.
+    """
+
+    chosen: tuple[int, ...]
+    removed: int
+    kept_params: float
+    kept_macs: float
+    valid: bool
+    exact: bool
+    dead: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Largest:
+    """The most that a valid set was found to remove, of each kind by itself."""
+
+    structures: int
+    params: int
+    macs: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Goal:
+    """How far a state has to go: `amount` of it counts what is removed, `exactly` forbids to overshoot."""
+
+    kind: str
+    needed: float
+    full: Cost
+
+    def amount(self, state: RemovalState) -> float:
+        if self.kind == "structures":
+            return state.removed
+        cost = state.cost()
+        return self.full.params - cost.params if self.kind == "params" else self.full.macs - cost.macs
+
+    def reached(self, state: RemovalState) -> bool:
+        return self.amount(state) >= self.needed
+
+    @property
+    def exactly(self) -> bool:
+        return self.kind == "structures"
+
+
+def largest(state: RemovalState, candidates: Sequence[Structure], full: Cost) -> Largest:
+    """The most that can be removed at once, as greedy valid sets certify it: a lower bound."""
+    smallest_first = sorted(range(len(candidates)), key=lambda i: (len(candidates[i].region), i))
+    best = {"structures": 0.0, "params": 0.0, "macs": 0.0}
+    by_params = sorted(smallest_first, key=lambda i: -candidates[i].params)
+    by_macs = sorted(smallest_first, key=lambda i: -candidates[i].macs)
+    for order in (smallest_first, by_params, by_macs):
+        taken = _take_all(state, order)
+        for kind in best:
+            best[kind] = max(best[kind], _Goal(kind=kind, needed=0, full=full).amount(state))
+        _undo(state, len(taken))
+    return Largest(**{kind: int(amount) for kind, amount in best.items()})
+
+
+def choose(
+    state: RemovalState,
+    candidates: Sequence[Structure],
+    full: Cost,
+    rank: Rank,
+    target: Target,
+    *,
+    hierarchy: bool = True,
+) -> Selection:
+    """Take candidates by redundancy until the target is met; see SearchSpace.choose."""
+    goal = _goal(target, candidates, full)
+    chosen = _choose_valid(state, candidates, goal, rank) if hierarchy else _choose_blindly(state, candidates, goal, rank)
+    if hierarchy and not goal.exactly:
+        chosen = _without_needless(state, chosen, goal)
+    cost = state.cost()
+    amount = goal.amount(state)
+    selection = Selection(
+        chosen=tuple(chosen),
+        removed=state.removed,
+        kept_params=cost.params / max(full.params, 1),
+        kept_macs=cost.macs / max(full.macs, 1),
+        valid=state.valid,
+        exact=amount == goal.needed if goal.exactly else amount >= goal.needed,
+        dead=state.dead_initializers(),
+    )
+    _undo(state, len(chosen))
+    return selection
+
+
+def _goal(target: Target, candidates: Sequence[Structure], full: Cost) -> _Goal:
+    if target.uniform is not None:
+        raise TargetError(
+            "uniform takes channels out of every layer, and erase mode removes whole structures",
+            fix="Use remove_groups, keep_params or keep_macs.",
+        )
+    if target.remove_groups is not None:
+        total = sum(c.minimal for c in candidates)
+        fraction = isinstance(target.remove_groups, float) and target.remove_groups < 1
+        needed = max(1, round(target.remove_groups * total)) if fraction else int(target.remove_groups)
+        return _Goal(kind="structures", needed=needed, full=full)
+    if target.keep_params is not None:
+        return _Goal(kind="params", needed=full.params * (1 - target.keep_params), full=full)
+    assert target.keep_macs is not None
+    return _Goal(kind="macs", needed=full.macs * (1 - target.keep_macs), full=full)
+
+
+def _choose_valid(state: RemovalState, candidates: Sequence[Structure], goal: _Goal, rank: Rank) -> list[int]:
+    """Greedy with a witness: a set that reaches the target and holds all that is taken so far.
+
+    A candidate of the witness may always be taken; another only when a new witness with it is found.
+    """
+    own = [i for i, c in enumerate(candidates) if c.minimal] if goal.exactly else list(range(len(candidates)))
+    witness = _complete(state, candidates, goal, own)
+    if witness is None and goal.exactly:
+        own = list(range(len(candidates)))
+        witness = _complete(state, candidates, goal, own)
+    if witness is None:
+        raise _too_much(state, candidates, goal)
+    taken: list[int] = []
+    refused: set[int] = set()
+    limit = max(goal.needed, _reach(state, witness, goal)) if goal.exactly else np.inf
+    while not goal.reached(state):
+        redundancy = np.asarray(rank(tuple(taken)), dtype=np.float64)
+        open_ones = [i for i in own if i not in taken and i not in refused and not state.is_gone(candidates[i].tensor)]
+        for index in sorted(open_ones, key=lambda i: (-redundancy[i], i)):
+            found = _witness_with(state, candidates, goal, own, index, witness, limit)
+            if found is None:
+                refused.add(index)
+                continue
+            witness = found
+            state.erase(index)
+            taken.append(index)
+            break
+        else:  # the witness's own members are never refused, so this is not reached
+            raise _too_much(state, candidates, goal)
+    return taken
+
+
+def _witness_with(
+    state: RemovalState,
+    candidates: Sequence[Structure],
+    goal: _Goal,
+    own: Sequence[int],
+    index: int,
+    witness: frozenset[int],
+    limit: float,
+) -> frozenset[int] | None:
+    """A set that reaches the target, holds what is taken and this candidate; None where none is found."""
+    valid = state.erase(index)
+    try:
+        if not valid or (goal.exactly and goal.amount(state) > limit):
+            return None
+        if index in witness:
+            return witness
+        rest = _complete(state, candidates, goal, own, limit)
+        return None if rest is None else rest | {index}
+    finally:
+        state.undo()
+
+
+def _complete(
+    state: RemovalState, candidates: Sequence[Structure], goal: _Goal, own: Sequence[int], limit: float | None = None
+) -> frozenset[int] | None:
+    """A set of further candidates with which the target is reached; None where the greedy orders find none.
+
+    For a number of structures, sets that reach it exactly come first, then those with the smallest overshoot.
+    """
+    limits = [limit] if limit is not None else [goal.needed, np.inf] if goal.exactly else [np.inf]
+    for bound in limits:
+        best: tuple[float, frozenset[int]] | None = None
+        for order in _orders(candidates, own, goal):
+            taken = _take_until(state, candidates, order, goal, bound)
+            amount = goal.amount(state)
+            if amount >= goal.needed and (best is None or amount < best[0]):
+                best = amount, frozenset(taken)
+            _undo(state, len(taken))
+            if best is not None and (not goal.exactly or best[0] == goal.needed):
+                return best[1]
+        if best is not None:
+            return best[1]
+    return None
+
+
+def _orders(candidates: Sequence[Structure], own: Sequence[int], goal: _Goal) -> Iterable[list[int]]:
+    """Greedy orders worth a try: small regions first (they count one by one), then large gains first."""
+    small = sorted(own, key=lambda i: (len(candidates[i].region), i))
+    gain = (lambda i: candidates[i].params) if goal.kind == "params" else (lambda i: candidates[i].macs)
+    large = sorted(own, key=lambda i: (-gain(i), i))
+    return (small, large) if goal.exactly else (large, small)
+
+
+def _take_until(
+    state: RemovalState, candidates: Sequence[Structure], order: Iterable[int], goal: _Goal, limit: float
+) -> list[int]:
+    """Take in this order what is valid and within the limit, until the target is reached."""
+    taken: list[int] = []
+    for index in order:
+        if goal.reached(state):
+            break
+        if state.is_gone(candidates[index].tensor):
+            continue
+        if state.erase(index) and (not goal.exactly or goal.amount(state) <= limit):
+            taken.append(index)
+        else:
+            state.undo()
+    return taken
+
+
+def _choose_blindly(state: RemovalState, candidates: Sequence[Structure], goal: _Goal, rank: Rank) -> list[int]:
+    """DHSPG: the most redundant ones, whatever they leave behind."""
+    own = [i for i, c in enumerate(candidates) if c.minimal] if goal.exactly else list(range(len(candidates)))
+    taken: list[int] = []
+    while len(taken) < len(own):
+        if len(taken) >= goal.needed if goal.exactly else goal.reached(state):
+            break
+        redundancy = np.asarray(rank(tuple(taken)), dtype=np.float64)
+        index = min((i for i in own if i not in taken), key=lambda i: (-redundancy[i], i))
+        state.erase(index)
+        taken.append(index)
+    return taken
+
+
+def _without_needless(state: RemovalState, chosen: list[int], goal: _Goal) -> list[int]:
+    """Give back what the target is met without, the last taken first, so that it is overshot as little as possible."""
+    for index in reversed(chosen[:-1]):
+        fewer = [i for i in chosen if i != index]
+        _undo(state, len(chosen))
+        valid = all([state.erase(i) for i in fewer])
+        if valid and goal.reached(state):
+            chosen = fewer
+        else:
+            _undo(state, len(fewer))
+            for i in chosen:
+                state.erase(i)
+    return chosen
+
+
+def _reach(state: RemovalState, witness: frozenset[int], goal: _Goal) -> float:
+    for index in sorted(witness):
+        state.erase(index)
+    amount = goal.amount(state)
+    _undo(state, len(witness))
+    return amount
+
+
+def _take_all(state: RemovalState, order: Iterable[int]) -> list[int]:
+    taken = []
+    for index in order:
+        if state.erase(index):
+            taken.append(index)
+        else:
+            state.undo()
+    return taken
+
+
+def _undo(state: RemovalState, count: int) -> None:
+    for _ in range(count):
+        state.undo()
+
+
+def _too_much(state: RemovalState, candidates: Sequence[Structure], goal: _Goal) -> TargetError:
+    best = largest(state, candidates, goal.full)
+    if not candidates:
+        return TargetError("this model has nothing to remove", fix="onnx-asgnas analyze MODEL --explain says why.")
+    if goal.exactly:
+        total = sum(c.minimal for c in candidates)
+        return TargetError(
+            f"{goal.needed:g} structures cannot be removed: at most {best.structures} of {total} can go together",
+            fix=f"Ask for {best.structures} or fewer.",
+            largest=best.structures,
+        )
+    full, most = (goal.full.params, best.params) if goal.kind == "params" else (goal.full.macs, best.macs)
+    least = 1 - most / max(full, 1)
+    name = "parameters" if goal.kind == "params" else "multiply-accumulates"
+    return TargetError(
+        f"{1 - goal.needed / max(full, 1):.4g} of the {name} cannot be kept: at least {least:.4g} must stay",
+        fix=f"Keep {min(least + 5e-5, 1):.4f} or more.",
+        largest=most,
+    )

@@ -1,0 +1,277 @@
+"""Validity: does every output still depend, by value, on each input that it depended on.
+
+An activation is ZERO (known to be zero), CONSTANT (depends on no graph input) or LIVE. Here these three are one bit
+(zero) and a set of graph inputs (empty unless LIVE). Removals are applied one after another, each updates only what it
+changes, and can be undone.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from onnx_asgnas.graph import TraceGraph
+from onnx_asgnas.operators import Rule, trainable_parameters
+from onnx_asgnas.space.cost import Cost, SlicedAxes, elements
+from onnx_asgnas.space.joints import Joints, JointTree
+from onnx_asgnas.space.structures import Structure
+
+_SMALL = 65_536
+"""A constant that is no parameter and larger than this is not searched for being all zero."""
+_BROADCASTING = frozenset({"Add", "Sum", "Sub", "Mul", "Div", "Max", "Min", "Pow", "PRelu"})
+
+
+class RemovalState:
+    """The network with some of its structures removed: what is zero, what is constant, what is dead, what is left.
+
+    `erase` drops a structure, `undo` takes the last one back. Of a set of removals the order does not matter.
+    """
+
+    def __init__(
+        self, graph: TraceGraph, rules: Sequence[Rule | None], joints: Joints, structures: Sequence[Structure]
+    ) -> None:
+        self._graph, self._rules, self._joints, self._structures = graph, rules, joints, structures
+        parameters = trainable_parameters(graph, rules)
+        self._parameters = {name: elements(graph, name) for name in parameters}
+        self._minimal = {s.tensor for s in structures if s.minimal}
+        self._index = {s.tensor: at for at, s in enumerate(structures)}
+        self._trail: list[tuple[Any, Any, Any]] = []
+        self._marks: list[int] = []
+        self._zero: dict[str, bool] = {}
+        self._depends: dict[str, int] = {}
+        self._users = {name: len(readers) for name, readers in graph.consumers.items()}
+        self._computed = [True] * len(graph.nodes)
+        self._dropped: dict[tuple[int, int], bool] = {}
+        self._totals = {"params": sum(self._parameters.values()), "macs": 0, "minimal": 0}
+        self._erased: dict[str, bool] = {}
+        self._watched: dict[str, bool] = {}
+        self._joined = frozenset(name for tree in joints.trees.values() for name in tree.operands)
+        self._start(parameters)
+        self._needs = {name: self._depends.get(name, 0) for name in graph.outputs}
+
+    def _start(self, parameters: Sequence[str]) -> None:
+        trained = set(parameters)
+        for name in self._graph.initializers:
+            self._zero[name] = name not in trained and self._is_zero_constant(name)
+            self._depends[name] = 0
+        for bit, name in enumerate(self._graph.inputs):
+            self._zero[name], self._depends[name] = False, 1 << bit
+        for index, node in enumerate(self._graph.nodes):
+            zero, depends = self._value(index)
+            for name in node.output:
+                if name:
+                    self._zero[name], self._depends[name] = zero, depends
+            rule = self._rules[index]
+            self._totals["macs"] += rule.macs if rule is not None else 0
+        self._full_depends = dict(self._depends)
+
+    def _is_zero_constant(self, name: str) -> bool:
+        tensor = self._graph.initializers[name]
+        small = int(np.prod(tensor.dims, dtype=np.int64)) <= _SMALL
+        return small and not self._graph.array(name).astype(bool).any()
+
+    def erase(self, structure: int) -> bool:
+        """Drop a structure; False if the network is not valid any more (it is dropped all the same)."""
+        self._marks.append(len(self._trail))
+        tensor = self._structures[structure].tensor
+        self._set(self._erased, tensor, True)
+        self._revalue(tensor)
+        return self.valid
+
+    def undo(self) -> None:
+        """Take the last `erase` back."""
+        mark = self._marks.pop()
+        while len(self._trail) > mark:
+            table, key, old = self._trail.pop()
+            if old is None:
+                del table[key]
+            else:
+                table[key] = old
+
+    @property
+    def valid(self) -> bool:
+        """Does every output still depend on each of its inputs, and can what became constant be folded exactly."""
+        connected = all(self._depends.get(name, 0) == needs for name, needs in self._needs.items())
+        return connected and not any(self._is_broken(name) for name in self._watched)
+
+    @property
+    def removed(self) -> int:
+        """How many minimal structures are gone, chosen or dead."""
+        return int(self._totals["minimal"])
+
+    def is_gone(self, tensor: str) -> bool:
+        """Is nothing left that reads this tensor."""
+        return not self._graph.is_output(tensor) and self._users.get(tensor, 0) == 0
+
+    def dropped_operands(self) -> list[tuple[int, int]]:
+        """The (node, input position) of operands that joints which are still computed drop."""
+        return [key for key, dropped in self._dropped.items() if dropped and self._computed[key[0]]]
+
+    def constants_read(self) -> list[str]:
+        """The activations that depend on no input any more, and that something still computed reads."""
+        return [
+            name
+            for node in self._graph.nodes
+            for name in node.output
+            if name in self._graph.activations
+            and self._depends[name] == 0
+            and self._full_depends[name]
+            and self._live_readers(name)
+        ]
+
+    def dead_initializers(self) -> tuple[str, ...]:
+        """The parameters that nothing reads any more."""
+        return tuple(name for name in self._parameters if self.is_gone(name))
+
+    def cost(self) -> Cost:
+        """What the model that construct would give costs."""
+        sliced = SlicedAxes(self._graph)
+        for tensor in self._erased:
+            structure = self._structures[self._index[tensor]]
+            for piece in structure.zeroed + structure.cut:
+                if piece.axis is not None and not self.is_gone(piece.initializer):
+                    sliced.cut(piece.initializer, piece.axis, piece.indices)
+        params, macs = float(self._totals["params"]), float(self._totals["macs"])
+        for name in sliced.names():
+            gone = 1 - sliced.left(name)
+            params -= self._parameters.get(name, 0) * gone
+            for node in self._graph.consumers[name]:
+                rule = self._rules[node]
+                if rule is not None and self._computed[node]:
+                    macs -= rule.macs * gone
+        return Cost(params=round(params), macs=round(macs))
+
+    def _set(self, table: Any, key: Any, value: Any) -> None:
+        old = table[key] if isinstance(table, list) else table.get(key)
+        self._trail.append((table, key, old))
+        table[key] = value
+
+    def _value(self, index: int) -> tuple[bool, int]:
+        """Is what a node gives all zero, and on which graph inputs does it depend."""
+        rule, node = self._rules[index], self._graph.nodes[index]
+        depends = 0
+        for name in self._graph.reads[index]:
+            depends |= self._depends.get(name, 0)
+        if rule is None:
+            return False, depends
+        if rule.shape_only:
+            return False, 0
+        zero = bool(node.input) and rule.zero(tuple(not name or self._zero.get(name, False) for name in node.input))
+        return zero, 0 if zero else depends
+
+    def _revalue(self, tensor: str) -> None:
+        """Make a tensor zero and follow what that changes forward, then what dies backward."""
+        changed = [tensor]
+        self._set(self._zero, tensor, True)
+        self._set(self._depends, tensor, 0)
+        queue = list(dict.fromkeys(self._graph.consumers.get(tensor, ())))
+        heapq.heapify(queue)
+        last = -1
+        while queue:
+            index = heapq.heappop(queue)
+            if index == last:
+                continue
+            last = index
+            zero, depends = self._value(index)
+            for name in self._graph.nodes[index].output:
+                if not name or name in self._erased or (self._zero[name], self._depends[name]) == (zero, depends):
+                    continue
+                self._set(self._zero, name, zero)
+                self._set(self._depends, name, depends)
+                changed.append(name)
+                for reader in self._graph.consumers.get(name, ()):
+                    heapq.heappush(queue, reader)
+        for name in changed:
+            self._release(name)
+        for name in changed:
+            self._set(self._watched, name, True)
+
+    def _release(self, name: str) -> None:
+        """Drop a zero tensor where joints read it, and stop computing what depends on no input any more."""
+        if self._zero[name]:
+            for node in dict.fromkeys(self._graph.consumers.get(name, ())):
+                joint = self._joints.rules.get(node)
+                if joint is not None and self._computed[node]:
+                    for position in joint.operands:
+                        if self._graph.nodes[node].input[position] == name:
+                            self._set(self._dropped, (node, position), True)
+                            self._unuse(name)
+        producer = self._graph.producer.get(name)
+        if self._depends[name] == 0 and producer is not None and self._computed[producer]:
+            self._stop(producer)
+
+    def _stop(self, node: int) -> None:
+        """This node is not computed any more: nothing is read for it."""
+        stack = [node]
+        while stack:
+            index = stack.pop()
+            if not self._computed[index]:
+                continue
+            self._set(self._computed, index, False)
+            rule = self._rules[index]
+            if rule is not None and rule.macs:
+                self._set(self._totals, "macs", self._totals["macs"] - rule.macs)
+            proto = self._graph.nodes[index]
+            dropped = [proto.input[p] for p in range(len(proto.input)) if self._dropped.get((index, p))]
+            for name in self._graph.reads[index]:
+                if name in dropped:
+                    dropped.remove(name)
+                elif self._unuse(name) and name in self._graph.producer:
+                    stack.append(self._graph.producer[name])
+
+    def _unuse(self, name: str) -> bool:
+        """One reader less; True if with it the node that makes the tensor has nothing left to make."""
+        self._set(self._users, name, self._users[name] - 1)
+        if self._users[name] or self._graph.is_output(name):
+            return False
+        if name in self._minimal:
+            self._set(self._totals, "minimal", self._totals["minimal"] + 1)
+        if name in self._parameters:
+            self._set(self._totals, "params", self._totals["params"] - self._parameters[name])
+        producer = self._graph.producer.get(name)
+        if producer is None:
+            return False
+        outputs = [output for output in self._graph.nodes[producer].output if output]
+        return all(self.is_gone(output) for output in outputs)
+
+    def _is_broken(self, name: str) -> bool:
+        """Does a joint lose its shape with this tensor, or can what became constant not be folded into its readers."""
+        if self.is_gone(name) and name not in self._joined:
+            return False
+        for tree in self._trees_of(name):
+            if self._computed[tree.root]:
+                gone = {n for n in tree.operands if self._zero[n]}
+                if not self._joints.stands_without(tree, gone):
+                    return True
+        shape = self._graph.shape(name)
+        if self._depends[name] or (shape is not None and None not in shape):
+            return False
+        return any(not self._folds_into(name, node) for node in self._live_readers(name))
+
+    def _trees_of(self, name: str) -> list[JointTree]:
+        trees = self._joints.tree_of
+        return [trees[node] for node in self._graph.consumers.get(name, ()) if node in trees]
+
+    def _live_readers(self, name: str) -> list[int]:
+        return [
+            node
+            for node in self._graph.consumers.get(name, ())
+            if self._computed[node]
+            and any(
+                read == name and not self._dropped.get((node, position))
+                for position, read in enumerate(self._graph.nodes[node].input)
+            )
+        ]
+
+    def _folds_into(self, name: str, node: int) -> bool:
+        """A constant of open batch becomes one of batch 1 where an operand that is left gives the batch by broadcasting."""
+        size = self._graph.shape(name)
+        proto = self._graph.nodes[node]
+        if size is None or None in size[1:] or proto.op_type not in _BROADCASTING:
+            return False
+        whole = self._graph.sizes(proto.output[0])
+        others = [n for n in proto.input if n and n != name and self._depends.get(n, 0)]
+        return any(whole == self._graph.sizes(other) for other in others)

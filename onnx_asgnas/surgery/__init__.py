@@ -1,0 +1,5 @@
+"""Graph surgery: from a trained model with zero groups to the compact one."""
+
+from onnx_asgnas.surgery.construct import construct, zero_structures
+
+__all__ = ["construct", "zero_structures"]
