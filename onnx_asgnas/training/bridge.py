@@ -1,0 +1,368 @@
+"""An ONNX network as a torch module: torch's losses, optimisers and schedulers train it, onnxruntime computes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, TypeAlias
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, numpy_helper
+from torch.autograd.function import once_differentiable
+
+from onnx_asgnas.errors import InputError, ModelError, TrainingError
+from onnx_asgnas.graph import ModelSource, TraceGraph
+from onnx_asgnas.operators import trainable_parameters
+from onnx_asgnas.training.engines import Engine, create_engine, resolve_engine
+from onnx_asgnas.training.engines.ort_session import OrtInference
+from onnx_asgnas.training.inputs import InputSpec, bind_inputs, input_specs
+from onnx_asgnas.training.lowering import TrainingGraph, batch_norm_statistics, feed_from_outside, lower
+from onnx_asgnas.training.opset import loadable
+from onnx_asgnas.training.scopes import Scope, mount
+
+Outputs: TypeAlias = "torch.Tensor | tuple[torch.Tensor, ...]"
+
+
+class OnnxModule(Scope):
+    """A network in ONNX as a `torch.nn.Module` whose forward pass is differentiable.
+
+    `model` is a path, bytes, a ModelProto or a TraceGraph. `named_parameters()` gives the float weights under their
+    ONNX names, `named_buffers()` the running means and variances of batch normalisations. All parameters are views of
+    `flat`, one float32 vector in the order of `parameters()`.
+
+    In `train()` mode batch normalisation uses the batch's statistics and updates the running ones in place as ONNX
+    says: running = momentum * running + (1 - momentum) * batch, with the population variance (torch takes the sample
+    variance, which is larger by n / (n - 1) for n values per channel). `freeze_bn` keeps it in inference form. In
+    `eval()` mode the network runs in an inference session that reads the same weights, and nothing is updated.
+    Gradients can be had in both modes.
+
+    `freeze` and `train` are name patterns (`*`, `?`, `[...]`): parameters that start without `requires_grad`, and
+    float constants that become parameters too. `requires_grad_()` works at any time: what needs no gradient is left
+    out of the backward graph from the next forward on. `threads` is how many onnxruntime may use (None: all cores).
+
+    Copies (`copy.deepcopy`, `pickle`) have weights, statistics, options and mode of their own, but neither gradients
+    nor hooks. Raises ModelError for a model that cannot train, UnsupportedOperatorError for an operator without a
+    gradient, InputError for an unknown engine or a pattern that matches nothing.
+    """
+
+    def __init__(
+        self,
+        model: ModelSource | TraceGraph,
+        engine: str = "auto",
+        *,
+        freeze: Iterable[str] = (),
+        train: Iterable[str] = (),
+        freeze_bn: bool = False,
+        threads: int | None = None,
+    ) -> None:
+        super().__init__()
+        graph = model if isinstance(model, TraceGraph) else TraceGraph.of(model)
+        self._engine_name = resolve_engine(engine)
+        self._source = graph.model
+        self._freeze_bn = freeze_bn
+        self._threads = threads
+        self._specs: tuple[InputSpec, ...] = input_specs(graph.model)
+        self._engines: dict[tuple[tuple[str, ...], bool], Engine] = {}
+        self._inference: OrtInference | None = None
+        statistics = batch_norm_statistics(graph.model)
+        names = _parameters(graph, statistics, tuple(train))
+        frozen = _matching(names, tuple(freeze), "freeze")
+        _refuse_untrainable(graph, names, frozen)
+        self._mount(graph, names, statistics, frozen)
+        lowered = self._lower(tuple(name for name in self._held_parameters if name not in frozen), freeze_bn)
+        if not lowered.wrt:
+            raise ModelError(
+                "no trainable weight reaches an output of the model by a differentiable path",
+                fix="Check that the model's outputs are its predictions, and not class numbers or boxes.",
+            )
+
+    @property
+    def source(self) -> onnx.ModelProto:
+        """The network in normal form, with the weights that it came with. Not to be changed."""
+        return self._source
+
+    @property
+    def flat(self) -> torch.Tensor:
+        """All parameters as one contiguous float32 vector of shape [n]; they are views of it."""
+        return self._flat
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """The names of what `forward` takes, in order."""
+        return tuple(spec.name for spec in self._specs)
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """The names of what `forward` gives, in order."""
+        return tuple(value.name for value in self._source.graph.output)
+
+    def forward(self, /, *args: torch.Tensor, **kwargs: torch.Tensor) -> Outputs:
+        """The network's output, or a tuple where it has several; inputs are given in order or by their ONNX names.
+
+        Raises DataError for inputs that the network refuses: it names them, and what is expected.
+        """
+        inputs = bind_inputs(self._specs, args, kwargs)
+        self._reattach()
+        outputs: tuple[torch.Tensor, ...]
+        trained = {name: p for name, p in self._held_parameters.items() if p.requires_grad}
+        if torch.is_grad_enabled():
+            sought = [spec.name for spec, x in zip(self._specs, inputs, strict=True) if x.requires_grad]
+            function: Any = _Train if self.training else _Evaluate
+            outputs = function.apply(self, (*sought, *trained), *inputs, *trained.values())
+        elif self.training:
+            outputs, _ = self._engine(tuple(trained), self._freeze_bn).forward(inputs)
+        else:
+            outputs = self._evaluate(inputs)
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    def to_onnx(self) -> onnx.ModelProto:
+        """The network in normal form with today's weights and statistics; it shares no memory with this module."""
+        result = onnx.ModelProto()
+        result.CopyFrom(self._source)
+        held = self._held()
+        for tensor in result.graph.initializer:
+            if tensor.name in held:
+                tensor.CopyFrom(numpy_helper.from_array(held[tensor.name].detach().numpy(), tensor.name))
+        return result
+
+    def __repr__(self) -> str:
+        inputs, outputs = ", ".join(map(str, self._specs)), ", ".join(self.output_names)
+        return f"OnnxModule({self._source.graph.name}: {inputs} -> {outputs}; {self._flat.numel()} parameters)"
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        """Copy parameters and statistics in, as torch does; `assign` would break up `flat` and is refused."""
+        if assign:
+            raise InputError(
+                "load_state_dict(assign=True) would take the parameters out of `flat`", fix="Leave it out."
+            )
+        return super().load_state_dict(state_dict, strict=strict)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        options = (self._engine_name, self._freeze_bn, self._threads, tuple(self._held_parameters))
+        return _restore, (self._source.SerializeToString(), options, *_state(self))
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> OnnxModule:
+        """What to(), half(), cuda() and the like call: parameters stay where they are or an error says so."""
+        moved = fn(self._flat)
+        if moved.dtype != torch.float32 or moved.device != self._flat.device:
+            raise InputError(
+                f"an ONNX network is trained in float32 on the CPU, not in {moved.dtype} on {moved.device}",
+                fix="Leave the module as it is, and move the data instead.",
+            )
+        self._forget_engines()
+        return self
+
+    def _mount(
+        self, graph: TraceGraph, names: Sequence[str], statistics: Sequence[str], frozen: Collection[str]
+    ) -> None:
+        """Register parameters and statistics under their names, then lay the parameters out in one vector."""
+        taken = frozenset((*names, *statistics))
+        values = {name: torch.from_numpy(np.array(graph.array(name))) for name in (*names, *statistics)}
+        self._slots = {
+            name: mount(self, name, torch.nn.Parameter(values[name], requires_grad=name not in frozen), taken)
+            for name in names
+        }
+        self._slots.update((name, mount(self, name, values[name], taken)) for name in statistics)
+        self._held_parameters = dict(self.named_parameters())
+        self._held_statistics = {name: values[name] for name in statistics}
+        self._flat = torch.cat([p.detach().reshape(-1) for p in self._held_parameters.values()])
+        start, self._views = 0, dict[str, torch.Tensor]()
+        for name, parameter in self._held_parameters.items():
+            self._views[name] = self._flat[start : start + parameter.numel()].view(parameter.shape)
+            start += parameter.numel()
+        self._reattach()
+
+    def _held(self) -> dict[str, torch.Tensor]:
+        return {**self._held_parameters, **self._held_statistics}
+
+    def _reattach(self) -> None:
+        """Bring back what was put in the place of our tensors; the engines read those, and only those.
+
+        `vector_to_parameters` sets the `.data` of a parameter to other memory, and assigning to a buffer replaces it:
+        the values are taken over. Another Parameter in the place of one cannot be, since optimisers hold the old one.
+        """
+        for name, parameter in self._held_parameters.items():
+            entries, key = self._slots[name]
+            if entries[key] is not parameter:
+                raise TrainingError(
+                    f"parameter {name!r} was replaced by another object, which the ONNX network does not read",
+                    fix="Copy values into the parameter instead, under torch.no_grad().",
+                    parameter=name,
+                )
+            view = self._views[name]
+            if parameter.data_ptr() != view.data_ptr():
+                view.copy_(parameter.detach())
+                parameter.data = view
+        for name, statistic in self._held_statistics.items():
+            entries, key = self._slots[name]
+            if entries[key] is not statistic:
+                statistic.copy_(entries[key])
+                entries[key] = statistic
+
+    def _lower(self, wrt: tuple[str, ...], freeze_bn: bool) -> TrainingGraph:
+        return lower(self._source, tuple(self._held_parameters), wrt=wrt, freeze_bn=freeze_bn)
+
+    def _engine(self, wrt: tuple[str, ...], freeze_bn: bool) -> Engine:
+        """The engine for these gradients, made when it is first needed; one without any is not to be had."""
+        wrt = wrt or tuple(self._held_parameters)
+        if (wrt, freeze_bn) not in self._engines:
+            held = {name: tensor.detach() for name, tensor in self._held().items()}
+            graph = self._lower(wrt, freeze_bn)
+            self._engines[wrt, freeze_bn] = create_engine(self._engine_name, graph, held, threads=self._threads)
+        return self._engines[wrt, freeze_bn]
+
+    def _evaluate(self, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        if self._inference is None:
+            held = {name: tensor.detach() for name, tensor in self._held().items()}
+            model = loadable(feed_from_outside(self._source, tuple(held)), oldest=1)
+            self._inference = OrtInference(model, self.input_names, held, threads=self._threads)
+        return self._inference(inputs)
+
+    def _forget_engines(self) -> None:
+        self._engines.clear()
+        self._inference = None
+
+
+class _Train(torch.autograd.Function):
+    """Forward and backward by the engine."""
+
+    @staticmethod
+    def forward(ctx: Any, module: OnnxModule, wrt: tuple[str, ...], *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        engine = module._engine(wrt, module._freeze_bn)
+        outputs, run = engine.forward(tensors[: len(engine.graph.inputs)])
+        ctx.run, ctx.wrt = run, engine.graph.wrt
+        fixed = [out for out, moves in zip(outputs, engine.graph.differentiable, strict=True) if not moves]
+        return _remember(ctx, module, wrt, tensors, outputs, fixed)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
+        _ = ctx.saved_tensors  # torch raises here if a weight or an input was changed in place since
+        return _in_order(ctx, ctx.wrt, ctx.run.backward(gradients))
+
+
+class _Evaluate(torch.autograd.Function):
+    """Forward at inference speed; who asks for a gradient pays for a run of the engine on the same inputs."""
+
+    @staticmethod
+    def forward(ctx: Any, module: OnnxModule, wrt: tuple[str, ...], *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        outputs = module._evaluate(tensors[: len(module.input_names)])
+        ctx.module, ctx.wrt = module, wrt
+        return _remember(ctx, module, wrt, tensors, outputs, [out for out in outputs if not out.is_floating_point()])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
+        inputs = ctx.saved_tensors[: len(ctx.module.input_names)]
+        engine = ctx.module._engine(ctx.wrt, True)
+        return _in_order(ctx, engine.graph.wrt, engine.forward(inputs)[1].backward(gradients))
+
+
+def _remember(
+    ctx: Any,
+    module: OnnxModule,
+    wrt: tuple[str, ...],
+    tensors: Sequence[torch.Tensor],
+    outputs: tuple[torch.Tensor, ...],
+    fixed: Sequence[torch.Tensor],
+) -> tuple[torch.Tensor, ...]:
+    """Note what backward needs; of `tensors`, the inputs come first and then the parameters that are in `wrt`."""
+    ctx.names = (*module.input_names, *(name for name in wrt if name not in module.input_names))
+    ctx.save_for_backward(*tensors)
+    ctx.mark_non_differentiable(*fixed)
+    ctx.set_materialize_grads(False)
+    return outputs
+
+
+def _in_order(ctx: Any, names: Sequence[str], gradients: Sequence[torch.Tensor]) -> tuple[torch.Tensor | None, ...]:
+    found = dict(zip(names, gradients, strict=True))
+    return (None, None, *(found.get(name) for name in ctx.names))
+
+
+def _parameters(graph: TraceGraph, statistics: Sequence[str], train: Sequence[str]) -> tuple[str, ...]:
+    """What trains by its role, and the float constants that the user named."""
+    by_role = trainable_parameters(graph)
+    constants = [
+        name
+        for name, tensor in graph.initializers.items()
+        if tensor.data_type in _FLOATS and name not in by_role and name not in statistics
+    ]
+    named = _matching((*by_role, *constants), train, "train")
+    return tuple(dict.fromkeys((*by_role, *(name for name in constants if name in named))))
+
+
+def _matching(names: Sequence[str], patterns: Sequence[str], option: str) -> frozenset[str]:
+    """The names that a pattern matches; raises InputError for a pattern that matches none."""
+    found: set[str] = set()
+    for pattern in patterns:
+        matched = [name for name in names if fnmatchcase(name, pattern)]
+        if not matched:
+            raise InputError(
+                f"{option} pattern {pattern!r} matches none of the model's {len(names)} float weights",
+                fix=f"Their names are like {', '.join(names[:3])}." if names else "The model has none.",
+                pattern=pattern,
+            )
+        found.update(matched)
+    return frozenset(found)
+
+
+_FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
+
+
+def _refuse_untrainable(graph: TraceGraph, names: Sequence[str], frozen: Collection[str]) -> None:
+    narrow = [
+        (name, kind)
+        for name, kind in [
+            *((n, graph.dtype(n)) for n in graph.inputs),
+            *((t.name, t.data_type) for t in graph.initializers.values()),
+        ]
+        if kind in (TensorProto.FLOAT16, TensorProto.BFLOAT16) or (kind == TensorProto.DOUBLE and name in names)
+    ]
+    if narrow:
+        name, kind = narrow[0]
+        raise ModelError(
+            f"{name!r} is {TensorProto.DataType.Name(kind).lower()}; networks are trained in float32",
+            fix="Export the model in float32, train it, and convert the result.",
+            tensor=name,
+        )
+    if not names:
+        raise ModelError(
+            "the model has no trainable float weights",
+            fix="If it is quantised, train the float model. Constants train when named (train=[...], --train PATTERN).",
+        )
+    if len(frozen) == len(names):
+        raise ModelError("freeze matches every weight; there is nothing to train", fix="Freeze fewer.")
+
+
+def _state(module: OnnxModule) -> tuple[Any, ...]:
+    statistics = [tensor.clone() for tensor in module._held_statistics.values()]
+    trained = [p.requires_grad for p in module.parameters()]
+    return module.flat.clone(), statistics, trained, module.training
+
+
+def _restore(
+    source: bytes,
+    options: tuple[str, bool, int | None, tuple[str, ...]],
+    flat: torch.Tensor,
+    statistics: Sequence[torch.Tensor],
+    trained: Sequence[bool],
+    training: bool,
+) -> OnnxModule:
+    """The module that `__reduce__` took apart."""
+    engine, freeze_bn, threads, names = options
+    model = onnx.ModelProto.FromString(source)
+    module = OnnxModule(TraceGraph(model), engine, train=map(_literal, names), freeze_bn=freeze_bn, threads=threads)
+    with torch.no_grad():
+        module.flat.copy_(flat)
+        for mine, given in zip(module._held_statistics.values(), statistics, strict=True):
+            mine.copy_(given)
+    for parameter, flag in zip(module.parameters(), trained, strict=True):
+        parameter.requires_grad_(flag)
+    return module.train(training)
+
+
+def _literal(name: str) -> str:
+    """A pattern that matches this name only."""
+    return "".join(f"[{c}]" if c in "*?[" else c for c in name)

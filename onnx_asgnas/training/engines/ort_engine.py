@@ -1,0 +1,210 @@
+"""Gradients by onnxruntime-training, without its torch wrapper.
+
+onnxruntime builds one graph that computes outputs and, after a YieldOp, gradients; a TrainingAgent runs its two halves.
+Tensors cross by DLPack and are never copied on the way in. The runtime's peculiarities end in this file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import cache
+from types import ModuleType
+from typing import Any, TypeAlias
+
+import onnx
+import torch
+from onnx import helper
+from torch.utils.dlpack import from_dlpack
+
+from onnx_asgnas.errors import TrainingError, UnsupportedOperatorError
+from onnx_asgnas.training.engines import ort_session
+from onnx_asgnas.training.engines.runtime import import_training_runtime
+from onnx_asgnas.training.lowering import TrainingGraph
+
+_Shape: TypeAlias = "tuple[torch.Size, torch.dtype]"
+
+
+class OrtEngine:
+    """An Engine (see the Protocol) on the CPU by onnxruntime-training.
+
+    Raises PackageError where onnxruntime is missing or does not train, and UnsupportedOperatorError where it cannot
+    build the gradient.
+    """
+
+    def __init__(self, graph: TrainingGraph, held: Mapping[str, torch.Tensor], *, threads: int | None = None) -> None:
+        self._binding = import_training_runtime()
+        _register_gradients()
+        self.graph = graph
+        fed = (*graph.parameters, *graph.statistics)
+        model, names = _fit(graph.model)
+        wrt = [names[name] for name in graph.wrt]
+        builder = self._build(model, [names[name] for name in fed], wrt)
+        info = builder.get_graph_info()
+        not_asked = set(info.output_grad_indices_non_differentiable)
+        self._with_gradient = [at for at in range(len(graph.outputs)) if at not in not_asked]
+        of_inputs = dict(info.user_input_grad_names)
+        of_parameters = dict(zip(info.initializer_names_to_train, info.initializer_grad_names_to_train, strict=True))
+        gradients = [of_parameters.get(name) or of_inputs[name] for name in wrt]
+        device = self._binding.OrtDevice(self._binding.OrtDevice.cpu(), self._binding.OrtDevice.default_memory(), 0)
+        self._session = ort_session.open_session(builder.get_gradient_model(), threads)
+        self._agent = self._binding.TrainingAgent(
+            self._session._sess,
+            [names[name] for name in (*graph.inputs, *fed)],
+            [device] * len(graph.outputs),
+            gradients,
+            [device] * len(gradients),
+            0,
+        )
+        self._fed = [ort_session.to_ort(self._binding, held[name]) for name in fed]
+
+    def forward(self, inputs: Sequence[torch.Tensor]) -> tuple[tuple[torch.Tensor, ...], OrtRun]:
+        """Run forward; see the Protocol."""
+        feeds = ort_session.feeds_of(self._binding, inputs, self._fed)
+        fetches = self._binding.OrtValueVector()
+        state = self._binding.PartialGraphExecutionState()
+        with ort_session.refusals(self.graph.inputs, inputs):
+            self._agent.run_forward(feeds, fetches, state, None)
+        # The backward half may reuse the memory of what the forward half gave, hence the copies.
+        outputs = tuple(output.clone() for output in ort_session.to_torch(fetches))
+        return outputs, OrtRun(self, state, [(output.shape, output.dtype) for output in outputs])
+
+    def backward(
+        self, state: Any, outputs: Sequence[_Shape], gradients: Sequence[torch.Tensor | None]
+    ) -> tuple[torch.Tensor, ...]:
+        """Run the second half of a forward run; to be called through its OrtRun."""
+        feeds = self._binding.OrtValueVector()
+        for at in self._with_gradient:
+            given, (shape, dtype) = gradients[at], outputs[at]
+            gradient = torch.zeros(shape, dtype=dtype) if given is None else given.contiguous()
+            feeds.push_back(gradient.__dlpack__(), False)
+        fetches = self._binding.OrtValueVector()
+        self._agent.run_backward(feeds, fetches, state)
+        return tuple(fetches.to_dlpacks(from_dlpack))
+
+    def _build(self, model: onnx.ModelProto, fed: list[str], wrt: list[str]) -> Any:
+        binding = self._binding
+        configuration = binding.OrtModuleGraphBuilderConfiguration()
+        configuration.initializer_names = fed
+        configuration.initializer_names_to_train = [name for name in wrt if name in set(fed)]
+        configuration.input_names_require_grad = [name for name in wrt if name not in set(fed)]
+        configuration.build_gradient_graph = True
+        configuration.loglevel = binding.Severity(ort_session.QUIET)
+        builder = binding.OrtModuleGraphBuilder()
+        try:
+            builder.initialize(model.SerializeToString(), configuration)
+            builder.build(binding.TrainingGraphTransformerConfiguration())
+        except RuntimeError as error:
+            raise UnsupportedOperatorError(
+                f"onnxruntime-training cannot build the gradient of this network: {ort_session.reason_of(error)}",
+                fix="Freeze the parameters before that operator (freeze=[...], --freeze PATTERN), or export the model "
+                "with other operators.",
+            ) from None
+        return builder
+
+
+class OrtRun:
+    """A forward run of an OrtEngine that waits for its backward run.
+
+    It keeps the shapes of the outputs and not the outputs, which lead back to it through autograd.
+    """
+
+    def __init__(self, engine: OrtEngine, state: Any, outputs: Sequence[_Shape]) -> None:
+        self._engine = engine
+        self._state = state
+        self._outputs = outputs
+
+    def backward(self, gradients: Sequence[torch.Tensor | None]) -> tuple[torch.Tensor, ...]:
+        """The gradients of `graph.wrt`; see the Protocol."""
+        if self._state is None:
+            raise TrainingError(
+                "backward was already run for this forward run, and its activations are gone",
+                fix="Run forward again; retain_graph has no effect on an ONNX network.",
+            )
+        state, self._state = self._state, None
+        return self._engine.backward(state, self._outputs, gradients)
+
+
+@cache
+def _register_gradients() -> None:
+    """Give Relu a gradient that is five times as fast as the built-in one, and equal to it.
+
+    The built-in kernel takes 1.8 ms for [64,8,28,28] on one thread, more than a convolution; dy · [y > 0] by three
+    vectorised operators takes 0.3. Registrations hold for the whole process. Operators that are constant almost
+    everywhere stop the gradient instead of failing the build.
+    """
+    binding = import_training_runtime()
+    binding.register_gradient_definition(
+        "::Relu",
+        [
+            _node(binding, "Constant", [], ["zero"], value=(0.0, "IElemType(0)", True)),
+            _node(binding, "Greater", ["O(0)", "zero"], ["positive"]),
+            _node(binding, "Cast", ["positive"], ["mask"], to=(int(onnx.TensorProto.FLOAT), "int", False)),
+            _node(binding, "Mul", ["GO(0)", "mask"], ["GI(0)"]),
+        ],
+    )
+    for op_type in ("Ceil", "Floor", "Round", "Sign"):
+        binding.register_custom_stop_gradient_edges(f"::{op_type}", {0})
+
+
+def _node(
+    binding: ModuleType, op: str, inputs: list[str], outputs: list[str], **attributes: tuple[Any, str, bool]
+) -> Any:
+    definition = binding.GradientNodeDefinition()
+    definition.op_type, definition.domain, definition.inputs, definition.outputs = op, "", inputs, outputs
+    described = []
+    for name, (value, dtype, is_tensor) in attributes.items():
+        entry = binding.GradientNodeAttributeDefinition()
+        entry.name, entry.value_json, entry.dtype, entry.is_tensor = name, json.dumps(value), dtype, is_tensor
+        described.append(entry)
+    definition.attributes = described
+    return definition
+
+
+def _fit(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, str]]:
+    """A copy that the graph builder takes, and what each graph input is called in it.
+
+    The builder names gradients `<tensor>_grad`, so no tensor may be called that. It cannot add up the gradients of a
+    graph input that one node reads twice. And a batch normalisation right before the end updates no statistics, since
+    the runtime never works in place in a node that the YieldOp alone reads: a Reshape, which copies nothing, comes
+    between.
+    """
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    graph = result.graph
+    made = {name for node in graph.node for name in node.output if name}
+    ends = [*graph.input, *graph.output, *graph.initializer]
+    names = _fresh_names({*made, *(end.name for end in ends)})
+    for end in ends:
+        end.name = names[end.name]
+    inner = {name: f"{names[name]}:inner" for name in made if names[name] in {value.name for value in graph.output}}
+    fed = {value.name for value in graph.input}
+    nodes = []
+    for at, node in enumerate(graph.node):
+        node.name = f"{at}:{node.op_type}:{node.name}"
+        node.input[:] = [inner.get(name) or names.get(name, name) for name in node.input]
+        node.output[:] = [inner.get(name) or names.get(name, name) for name in node.output]
+        for name, count in Counter(node.input).items():
+            if count > 1 and name in fed:
+                again = f"{node.name}:{name}"
+                node.input[list(node.input).index(name)] = again
+                nodes.append(helper.make_node("Identity", [name], [again], name=f"{again}:Identity"))
+        nodes.append(node)
+    for name, inside in inner.items():
+        nodes.append(helper.make_node("Shape", [inside], [f"{inside}:shape"], name=f"{inside}:Shape"))
+        nodes.append(helper.make_node("Reshape", [inside, f"{inside}:shape"], [names[name]], name=f"{inside}:Reshape"))
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:], graph.value_info[:]
+    graph.node.extend(copies)
+    return result, names
+
+
+def _fresh_names(tensors: set[str]) -> dict[str, str]:
+    """A name for each tensor: its own, unless that is one that the builder gives to gradients."""
+    names = {}
+    for name in sorted(tensors):
+        names[name] = name
+        while names[name].endswith("_grad") or (names[name] != name and names[name] in tensors):
+            names[name] += "_tensor"
+    return names

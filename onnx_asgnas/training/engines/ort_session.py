@@ -1,0 +1,115 @@
+"""Networks in onnxruntime sessions: tensors in and out without a copy, and errors that say what the network refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+import onnx
+import torch
+from torch.utils.dlpack import from_dlpack
+
+from onnx_asgnas.errors import DataError
+from onnx_asgnas.training.engines.runtime import import_onnxruntime
+
+QUIET = 4
+"""Log nothing below fatal: what goes wrong is raised, and then said once."""
+
+
+class OrtInference:
+    """A network in inference form whose initializers in `held` are read from there, without a copy, at every call."""
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        inputs: Sequence[str],
+        held: Mapping[str, torch.Tensor],
+        threads: int | None = None,
+    ) -> None:
+        self._binding = import_onnxruntime().capi._pybind_state
+        self._inputs = tuple(inputs)
+        self._session = open_session(model.SerializeToString(), threads)
+        self._options = import_onnxruntime().RunOptions()
+        self._options.log_severity_level = QUIET
+        self._feed_names = [*inputs, *held]
+        self._fetch_names = [value.name for value in model.graph.output]
+        device = self._binding.OrtDevice(self._binding.OrtDevice.cpu(), self._binding.OrtDevice.default_memory(), 0)
+        self._devices = [device] * len(self._fetch_names)
+        self._fed = [to_ort(self._binding, tensor) for tensor in held.values()]
+
+    def __call__(self, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """The outputs, for contiguous inputs in order; raises DataError where the network refuses them."""
+        feeds = feeds_of(self._binding, inputs, self._fed)
+        fetches = self._binding.OrtValueVector()
+        with refusals(self._inputs, inputs):
+            self._session._sess.run_with_ortvaluevector(
+                self._options, self._feed_names, feeds, self._fetch_names, fetches, self._devices
+            )
+        return to_torch(fetches)
+
+
+def open_session(model: bytes, threads: int | None) -> Any:
+    """A session on the CPU; `threads` None is one for each core."""
+    onnxruntime = import_onnxruntime()
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = QUIET
+    options.intra_op_num_threads = threads or 0
+    # Threads that spin between two runs take the cores from torch: a loss of 0.5 ms then takes 20.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def to_ort(binding: ModuleType, tensor: torch.Tensor) -> Any:
+    """An OrtValue over the same memory."""
+    tensor = tensor.detach()
+    if tensor.dtype == torch.bool:
+        return binding.OrtValue.from_dlpack(tensor.view(torch.uint8).__dlpack__(), True)
+    return binding.OrtValue.from_dlpack(tensor.__dlpack__(), False)
+
+
+def feeds_of(binding: ModuleType, inputs: Sequence[torch.Tensor], fed: Sequence[Any]) -> Any:
+    """The inputs of one run: tensors, then what every run is fed."""
+    feeds = binding.OrtValueVector()
+    feeds.reserve(len(inputs) + len(fed))
+    for tensor in inputs:
+        feeds.push_back(to_ort(binding, tensor))
+    for value in fed:
+        feeds.push_back(value)
+    return feeds
+
+
+def to_torch(values: Any) -> tuple[torch.Tensor, ...]:
+    """The tensors of an OrtValueVector, in its own memory."""
+    tensors = values.to_dlpacks(from_dlpack)
+    for at in values.bool_tensor_indices():
+        tensors[at] = tensors[at].view(torch.bool)
+    return tuple(tensors)
+
+
+@contextmanager
+def refusals(names: Sequence[str], inputs: Sequence[torch.Tensor]) -> Iterator[None]:
+    """Say which inputs the network refused, and at which operator, in place of the runtime's own error."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__module__ == "builtins" and not isinstance(error, RuntimeError):
+            raise
+        given = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in zip(names, inputs, strict=True))
+        raise DataError(
+            f"the network refuses its inputs ({given}): {reason_of(error)}",
+            fix="Give inputs of the shape that the network was made for.",
+            inputs={name: tuple(tensor.shape) for name, tensor in zip(names, inputs, strict=True)},
+        ) from None
+
+
+def reason_of(error: Exception) -> str:
+    """What an onnxruntime error says, without its source paths and codes."""
+    text = str(error)
+    node = re.search(r"running (\w+) node\. Name:'(?:\d+:\w+:)?([^']*)'", text)
+    status = text.rsplit("Status Message:", 1)[-1].rsplit("] :", 1)[-1]
+    status = re.sub(r"^\s*\d+ : [A-Z_]+ : ", "", status).strip().splitlines()[0]
+    status = re.sub(r"^\S*\.(?:cc|h):\d+ .*?\) ", "", status)
+    return f"{node[1]} {node[2]!r}: {status}" if node else status

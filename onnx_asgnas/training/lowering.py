@@ -1,0 +1,221 @@
+"""From the network as it stands to a graph that an engine can differentiate.
+
+The training graph is made for gradients only and thrown away: the network itself is never changed, and both share
+their parameters by name. So lowering needs no way back. It goes in five steps: weights become graph inputs, the opset
+becomes one that the training runtime loads, operators without a gradient are replaced by the body that the ONNX
+standard defines for them, what is left is rewritten by `rewrites`, and what still has no gradient is refused by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+import onnx
+
+from onnx_asgnas.errors import UnsupportedOperatorError
+from onnx_asgnas.training.opset import has_body, inline_bodies, is_standard, loadable, opset_of, trace_constants
+from onnx_asgnas.training.rewrites import (
+    REWRITES,
+    Rewriting,
+    attribute,
+    freeze_batch_normalization,
+    train_batch_normalization,
+)
+
+DIFFERENTIABLE = frozenset(
+    """
+    Abs Add AveragePool BatchNormalization Cast Clip Concat Conv Cos Div Erf Exp Expand Flatten Gather GatherElements
+    GatherND Gelu Gemm GlobalAveragePool Identity LeakyRelu Log LogSoftmax MatMul Max MaxPool Min Mul Neg Pad Pow
+    Reciprocal ReduceMean ReduceSum Relu Reshape ScatterElements ScatterND Sigmoid Sin Slice Softmax Sqrt Squeeze Sub
+    Tanh Tile TopK Transpose Unsqueeze Where
+    """.split()  # noqa: SIM905 (a literal list takes fifty lines)
+)
+"""The dialect of training graphs: on the way from what is trained to the outputs no other operator remains."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingGraph:
+    """A differentiable graph; everything that changes between two runs is a graph input.
+
+    `model.graph.input` holds the network's own `inputs`, then `parameters`, then `statistics` (the running mean and
+    variance of every batch normalisation, which a run updates). `wrt` are the parameters and inputs that an output
+    depends on differentiably, of those that were asked for; `differentiable` says for each output whether it depends on
+    one of them.
+    """
+
+    model: onnx.ModelProto
+    inputs: tuple[str, ...]
+    parameters: tuple[str, ...]
+    statistics: tuple[str, ...]
+    wrt: tuple[str, ...]
+    outputs: tuple[str, ...]
+    differentiable: tuple[bool, ...]
+
+
+def lower(
+    model: onnx.ModelProto,
+    parameters: Sequence[str],
+    *,
+    wrt: Collection[str] | None = None,
+    freeze_bn: bool = False,
+) -> TrainingGraph:
+    """The training graph of a model in normal form, which is not changed.
+
+    `parameters` are the float initializers that will be fed from outside, `wrt` those of them, and those graph inputs,
+    whose gradient will be asked for (all parameters where it is None). Batch normalisation goes into its training form,
+    or with `freeze_bn` keeps using the running statistics; Dropout is off, as it is in normal form. The graph stays
+    open in whatever dimensions the model is.
+
+    Raises UnsupportedOperatorError for an operator that has no gradient and no lowering, and ModelError where the model
+    cannot be brought to an opset that the training runtime loads.
+    """
+    wrt = parameters if wrt is None else wrt
+    statistics = batch_norm_statistics(model)
+    fed = feed_from_outside(model, (*parameters, *statistics))
+    inputs = tuple(value.name for value in fed.graph.input)[: -len(parameters) - len(statistics) or None]
+    fed = _inline_bodies(loadable(fed), wrt)
+    fed = _rewrite(fed, wrt, freeze_bn)
+    path = GradientPath(fed, wrt)
+    _refuse_the_rest(fed, path)
+    outputs = tuple(value.name for value in fed.graph.output)
+    return TrainingGraph(
+        model=fed,
+        inputs=inputs,
+        parameters=tuple(parameters),
+        statistics=statistics,
+        wrt=tuple(name for name in wrt if name in path.tensors),
+        outputs=outputs,
+        differentiable=tuple(name in path.tensors for name in outputs),
+    )
+
+
+def batch_norm_statistics(model: onnx.ModelProto) -> tuple[str, ...]:
+    """The initializers that hold the running means and variances of batch normalisations, in order of use."""
+    weights = {t.name for t in model.graph.initializer}
+    read = [n.input[3:5] for n in model.graph.node if n.op_type == "BatchNormalization" and is_standard(n)]
+    return tuple(dict.fromkeys(name for names in read for name in names if name in weights))
+
+
+def feed_from_outside(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+    """The same network without the values of these initializers: they become graph inputs, after the others."""
+    chosen = set(names)
+    weights = {t.name: t for t in model.graph.initializer}
+    result = _copy_without_weights(model, chosen)
+    result.graph.input.extend(
+        onnx.helper.make_tensor_value_info(name, weights[name].data_type, list(weights[name].dims)) for name in names
+    )
+    return result
+
+
+class GradientPath:
+    """The tensors and nodes through which `wrt` reaches an output differentiably.
+
+    Which inputs and outputs of an operator carry a gradient is what the ONNX standard says of them (Clip's bounds,
+    Reshape's shape and MaxPool's indices do not). An operator outside of the standard is taken to carry one everywhere.
+    """
+
+    def __init__(self, model: onnx.ModelProto, wrt: Iterable[str]) -> None:
+        opset = opset_of(model)
+        reached = set(wrt)
+        through: list[tuple[onnx.NodeProto, list[str], list[str]]] = []
+        for node in model.graph.node:
+            sources, targets = _differentiable_ends(node, opset)
+            if not reached.isdisjoint(sources):
+                reached.update(targets)
+                through.append((node, sources, targets))
+        needed = {value.name for value in model.graph.output} & reached
+        self.nodes: list[onnx.NodeProto] = []
+        for node, sources, targets in reversed(through):
+            if not needed.isdisjoint(targets):
+                needed.update(reached.intersection(sources))
+                self.nodes.append(node)
+        self.nodes.reverse()
+        self.tensors = frozenset(needed)
+        """All tensors that lie on the path, its ends among them."""
+
+
+def _differentiable_ends(node: onnx.NodeProto, opset: int) -> tuple[list[str], list[str]]:
+    if not is_standard(node) or not onnx.defs.has(node.op_type, opset):
+        return [n for n in node.input if n], [n for n in node.output if n]
+    schema = onnx.defs.get_schema(node.op_type, opset)
+    if node.op_type == "Cast" and attribute(node, "to") not in _FLOATS:
+        return [], []
+    return _carrying(node.input, schema.inputs), _carrying(node.output, schema.outputs)
+
+
+def _carrying(names: Sequence[str], formal: Sequence[onnx.defs.OpSchema.FormalParameter]) -> list[str]:
+    """The names whose formal parameter is not declared non-differentiable; the last one may be variadic."""
+    never = onnx.defs.OpSchema.DifferentiationCategory.NonDifferentiable
+    categories = [f.differentiation_category for f in formal]
+    return [name for at, name in enumerate(names) if name and categories[min(at, len(categories) - 1)] != never]
+
+
+_FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+
+
+def _inline_bodies(model: onnx.ModelProto, wrt: Collection[str]) -> onnx.ModelProto:
+    """Replace operators on the gradient path by the standard's own definition, until those left need none."""
+    opset = opset_of(model)
+    while True:
+        wanted = {
+            node.op_type
+            for node in GradientPath(model, wrt).nodes
+            if is_standard(node) and has_body(node.op_type, opset) and not _is_handled(node)
+        }
+        if not wanted:
+            return model
+        model = inline_bodies(model, wanted)
+
+
+def _is_handled(node: onnx.NodeProto) -> bool:
+    if node.op_type == "Gelu" and attribute(node, "approximate", b"none") == b"tanh":
+        return False  # the runtime's own gradient of it is wrong
+    return node.op_type in REWRITES or node.op_type in DIFFERENTIABLE
+
+
+def _rewrite(model: onnx.ModelProto, wrt: Collection[str], freeze_bn: bool) -> onnx.ModelProto:
+    """Apply the rewrites: on the gradient path, and to every batch normalisation that is to keep statistics."""
+    trace = trace_constants(model)
+    on_path = {node.name for node in GradientPath(model, wrt).nodes}
+    rewriting = Rewriting(trace)
+    for node in trace.nodes:
+        if node.op_type == "BatchNormalization" and is_standard(node):
+            (freeze_batch_normalization if freeze_bn else train_batch_normalization)(node, rewriting)
+        elif node.name in on_path and is_standard(node) and node.op_type in REWRITES:
+            REWRITES[node.op_type](node, rewriting)
+        else:
+            rewriting.keep(node)
+    return rewriting.finish()
+
+
+def _refuse_the_rest(model: onnx.ModelProto, path: GradientPath) -> None:
+    for node in path.nodes:
+        if not is_standard(node) or node.op_type not in DIFFERENTIABLE:
+            domain = "" if is_standard(node) else f"{node.domain}."
+            raise UnsupportedOperatorError(
+                f"{domain}{node.op_type} {node.name!r} has no gradient, and no lowering to operators that have one",
+                fix="Freeze the parameters before it (freeze=[...], --freeze PATTERN), or export the model without it.",
+                op_type=node.op_type,
+                node=node.name,
+            )
+
+
+def _copy_without_weights(model: onnx.ModelProto, names: Collection[str]) -> onnx.ModelProto:
+    """A copy that never touches the values of these initializers: they can be gigabytes."""
+    result = onnx.ModelProto()
+    for field, value in model.ListFields():
+        if field.name != "graph":
+            _assign(result, field.name, value)
+    for field, value in model.graph.ListFields():
+        if field.name != "initializer":
+            _assign(result.graph, field.name, value)
+    result.graph.initializer.extend(t for t in model.graph.initializer if t.name not in names)
+    return result
+
+
+def _assign(message: onnx.ModelProto | onnx.GraphProto, field: str, value: object) -> None:
+    if isinstance(value, str | int):
+        setattr(message, field, value)
+    else:
+        getattr(message, field).MergeFrom(value)

@@ -1,0 +1,148 @@
+"""Which operator set a model uses, and how to bring it to one that the training runtime loads."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import onnx
+from onnx import helper, inliner, numpy_helper, version_converter
+
+from onnx_asgnas.errors import ModelError, UnsupportedOperatorError
+from onnx_asgnas.graph import TraceGraph, normalise
+from onnx_asgnas.graph.shapes import ShapeInference
+
+OLDEST_OPSET, NEWEST_OPSET, NEWEST_IR = 14, 21, 10
+"""BatchNormalization has its training form from opset 14; the training runtime loads opset 21 and IR version 10."""
+
+
+def loadable(model: onnx.ModelProto, *, oldest: int = OLDEST_OPSET) -> onnx.ModelProto:
+    """The same network in an opset and an IR version that the runtime loads; raises ModelError where there is none."""
+    if model.functions:
+        model = inliner.inline_local_functions(model)
+    opset = opset_of(model)
+    if opset < oldest:
+        model = _raise_opset(model, opset)
+    elif opset > NEWEST_OPSET:
+        model = _lower_opset(model)
+    if model.ir_version > NEWEST_IR:
+        model = _copy(model)
+        model.ir_version = NEWEST_IR
+    return model
+
+
+def has_body(op_type: str, opset: int) -> bool:
+    """Does the standard define this operator by others."""
+    if not onnx.defs.has(op_type, opset):
+        return False
+    schema: Any = onnx.defs.get_schema(op_type, opset)
+    return bool(schema.has_function or schema.has_context_dependent_function)
+
+
+def inline_bodies(model: onnx.ModelProto, op_types: Collection[str]) -> onnx.ModelProto:
+    """Replace every node of these operators by the standard's definition of it; the result is in normal form."""
+    return normalise(_like_to_cast(_inline_as_it_stands(model, op_types)))
+
+
+def _inline_as_it_stands(model: onnx.ModelProto, op_types: Collection[str]) -> onnx.ModelProto:
+    """Inline these operators. The inliner knows the types of graph inputs only, so constants are listed as such."""
+    listed = _copy(model)
+    listed.graph.input.extend(
+        helper.make_tensor_value_info(t.name, t.data_type, list(t.dims)) for t in model.graph.initializer
+    )
+    result = inliner.inline_selected_functions(
+        listed, [("", op) for op in sorted(op_types)], inline_schema_functions=True
+    )
+    own = {value.name for value in model.graph.input}
+    inputs = [value for value in result.graph.input if value.name in own]
+    del result.graph.input[:]
+    result.graph.input.extend(inputs)
+    return result
+
+
+def _like_to_cast(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The standard's bodies cast their constants "like" an input; as plain Casts they are constants and fold."""
+    trace = trace_constants(model)
+    for node in model.graph.node:
+        if node.op_type == "CastLike" and trace.dtype(node.input[1]):
+            node.op_type = "Cast"
+            node.attribute.append(helper.make_attribute("to", trace.dtype(node.input[1])))
+            del node.input[1:]
+    return model
+
+
+def trace_constants(model: onnx.ModelProto) -> TraceGraph:
+    """The index over a model whose weights are graph inputs: what initializers are left are constants, floats too."""
+    shapes = ShapeInference(model)
+    for tensor in model.graph.initializer:
+        shapes.add_constant(tensor.name, numpy_helper.to_array(tensor))
+    for node in model.graph.node:
+        shapes.step(node)
+    return TraceGraph(model, shapes)
+
+
+def _raise_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    try:
+        return version_converter.convert_version(model, OLDEST_OPSET)
+    except (RuntimeError, ValueError) as error:  # the converter asserts on operators that it has no adapter for
+        raise ModelError(
+            f"the model's opset {opset} cannot be raised to {OLDEST_OPSET}: {_first_line(error)}",
+            fix=f"Export the model with opset {OLDEST_OPSET} to {NEWEST_OPSET}.",
+            opset=opset,
+        ) from None
+
+
+def _lower_opset(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Opsets above 21 changed few signatures: inline the operators that are newer, and retag the rest."""
+    opset = opset_of(model)
+    while True:
+        newer = {n.op_type: n for n in model.graph.node if is_standard(n) and not _same_since(n.op_type, opset)}
+        for op_type, node in newer.items():
+            if not has_body(op_type, opset):
+                raise UnsupportedOperatorError(
+                    f"{op_type} {node.name!r} of opset {opset} has no form in opset {NEWEST_OPSET}, "
+                    "the newest that the training runtime loads",
+                    fix=f"Export the model with opset {NEWEST_OPSET} or older.",
+                    op_type=op_type,
+                    node=node.name,
+                )
+        if not newer:
+            break
+        model = inline_bodies(model, newer)
+    result = _copy(model)
+    for entry in result.opset_import:
+        if entry.domain in ("", "ai.onnx"):
+            entry.version = NEWEST_OPSET
+    return result
+
+
+def _same_since(op_type: str, opset: int) -> bool:
+    """Does an operator of a newer opset take and give the same as it does in the newest one that the runtime loads."""
+    if not onnx.defs.has(op_type, NEWEST_OPSET):
+        return False
+    old, new = onnx.defs.get_schema(op_type, NEWEST_OPSET), onnx.defs.get_schema(op_type, opset)
+    return (
+        [f.name for f in new.inputs] == [f.name for f in old.inputs]
+        and len(new.outputs) == len(old.outputs)
+        and set(new.attributes) == set(old.attributes)
+    )
+
+
+def is_standard(node: onnx.NodeProto) -> bool:
+    """Is the operator one of the ONNX standard."""
+    return node.domain in ("", "ai.onnx")
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """The version of the ONNX standard that the model follows."""
+    return max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=NEWEST_OPSET)
+
+
+def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    return result
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
