@@ -175,13 +175,18 @@ def _compare(
     generator = np.random.default_rng(1)
     outputs = [value.name for value in model.graph.output]
     fed = [value.name for value in model.graph.input]
-    tried = []
+    tried: list[int] = []
     worst = 0.0
     for more in (0, 3) if batch else (0,):
         now = {symbol: size + more if symbol in batch else size for symbol, size in sizes.items()}
         arrays = [spec.random(now, generator) for spec in inputs]
-        expected = _try_forward(module, *_arguments(inputs, names, arrays))
-        by_name = dict(zip(fed, arrays, strict=False)) if names is None else dict(zip(names, arrays, strict=True))
+        try:
+            expected = _try_forward(module, *_arguments(inputs, names, arrays))
+        except ConversionError as problem:
+            if more:
+                problem.fix = f"It runs at a batch of {tried[0]}: if that is fixed, write the number in --input."
+            raise
+        by_name = dict(zip(names or fed, arrays, strict=names is not None))
         got = run_onnx(model, {name: array for name, array in by_name.items() if name in fed})
         worst = max(worst, largest_difference(expected, got, outputs))
         tried.append(arrays[0].shape[0] if arrays[0].ndim else 1)
@@ -195,7 +200,7 @@ def _strip_traces(model: onnx.ModelProto) -> None:
     functions = [node for function in model.functions for node in function.node]
     for item in (model, graph, *graph.node, *graph.initializer, *values, *model.functions, *functions):
         del item.metadata_props[:]
-        item.doc_string = ""
+        item.ClearField("doc_string")
 
 
 def _drop_absent_biases(model: onnx.ModelProto) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -40,6 +41,7 @@ class NetworkBuilder:
         self._generator = np.random.default_rng(seed)
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: list[onnx.TensorProto] = []
+        self._values: list[onnx.ValueInfoProto] = []
         self.input = Activation("input", in_channels, size)
 
     def chain(
@@ -86,20 +88,21 @@ class NetworkBuilder:
     def concat(self, name: str, *operands: Activation) -> Activation:
         """The operands one behind another along the channels."""
         channels = sum(operand.channels for operand in operands)
-        return self._add_node("Concat", name, list(operands), channels=channels, axis=1)
+        return self._add_node("Concat", name, list(operands), channels=channels, attributes={"axis": 1})
 
     def classify(self, features: Activation, classes: int, *, names: tuple[str, str, str]) -> onnx.ModelProto:
         """End in a global average pool, a flatten and a linear layer (named in this order), and give the model."""
         require(2, classes=classes)
         pool, flatten, linear = names
         pooled = self._add_node("GlobalAveragePool", pool, [features], size=1)
-        flat = self._add_node("Flatten", flatten, [pooled], axis=1)
+        flat = self._add_node("Flatten", flatten, [pooled], attributes={"axis": 1})
+        self._values.pop()  # its shape [N, C] is inferred; what is kept here is [N, C, H, W]
         weight = self._normal((classes, features.channels), variance=1 / features.channels)
         operands = [
             self._initializer(f"{linear}.weight", weight),
             self._initializer(f"{linear}.bias", np.zeros(classes)),
         ]
-        self._add_node("Gemm", linear, [flat], operands, transB=1)
+        self._add_node("Gemm", linear, [flat], operands, attributes={"transB": 1})
         return self._model(helper.make_tensor_value_info(linear, TensorProto.FLOAT, ["N", classes]))
 
     def _conv(self, name: str, data: Activation, channels: int, kernel: int, stride: int, following: str) -> Activation:
@@ -111,17 +114,19 @@ class NetworkBuilder:
             operands.append(self._initializer(f"{name}.bias", np.zeros(channels)))
         geometry = {"kernel_shape": [kernel] * 2, "pads": [kernel // 2] * 4, "strides": [stride] * 2}
         size = -(-data.size // stride)
-        return self._add_node("Conv", name, [data], operands, channels=channels, size=size, **geometry)
+        return self._add_node("Conv", name, [data], operands, channels=channels, size=size, attributes=geometry)
 
     def _batch_normalization(self, name: str, data: Activation) -> Activation:
         start = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}
         operands = [self._initializer(f"{name}.{role}", np.full(data.channels, value)) for role, value in start.items()]
-        return self._add_node("BatchNormalization", name, [data], operands, epsilon=1e-5, momentum=0.9)
+        return self._add_node(
+            "BatchNormalization", name, [data], operands, attributes={"epsilon": 1e-5, "momentum": 0.9}
+        )
 
     def _pool(self, op_type: str, name: str, data: Activation) -> Activation:
         odd = data.size % 2  # one more row and column at the end, so that none is left out
         geometry = {"kernel_shape": [2, 2], "strides": [2, 2], "pads": [0, 0, odd, odd]}
-        return self._add_node(op_type, name, [data], size=(data.size + 1) // 2, **geometry)
+        return self._add_node(op_type, name, [data], size=(data.size + 1) // 2, attributes=geometry)
 
     def _resize(self, name: str, data: Activation, size: int) -> Activation:
         """Nearest by scales: explicit sizes would hold the batch too, which is dynamic."""
@@ -130,10 +135,10 @@ class NetworkBuilder:
             scale = np.nextafter(scale, np.float32(np.inf))
         scales = self._initializer(f"{name}.scales", np.array([1, 1, scale, scale]))
         modes = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-        return self._add_node("Resize", name, [data], ["", scales], size=size, **modes)
+        return self._add_node("Resize", name, [data], ["", scales], size=size, attributes=modes)
 
     def _normal(self, shape: tuple[int, ...], *, variance: float) -> NDArray[np.float64]:
-        return self._generator.standard_normal(shape) * np.sqrt(variance)
+        return self._generator.normal(scale=np.sqrt(variance), size=shape)
 
     def _initializer(self, name: str, value: NDArray[np.float64]) -> str:
         self._initializers.append(numpy_helper.from_array(value.astype(np.float32), name))
@@ -148,23 +153,30 @@ class NetworkBuilder:
         *,
         channels: int | None = None,
         size: int | None = None,
-        **attributes: object,
+        attributes: dict[str, Any] | None = None,
     ) -> Activation:
         inputs = [*(activation.name for activation in data), *(operands or [])]
-        self._nodes.append(helper.make_node(op_type, inputs, [name], name=name, **attributes))
-        return Activation(
-            name, data[0].channels if channels is None else channels, data[0].size if size is None else size
-        )
+        self._nodes.append(helper.make_node(op_type, inputs, [name], name=name, **(attributes or {})))
+        first = data[0]
+        result = Activation(name, channels or first.channels, size or first.size)
+        self._values.append(_value_info(result))
+        return result
 
     def _model(self, output: onnx.ValueInfoProto) -> onnx.ModelProto:
-        shape = ["N", self.input.channels, self.input.size, self.input.size]
-        given = helper.make_tensor_value_info(self.input.name, TensorProto.FLOAT, shape)
-        graph = helper.make_graph(self._nodes, self._name, [given], [output], self._initializers)
+        values = self._values[:-1]  # the last one is the output
+        inputs = [_value_info(self.input)]
+        graph = helper.make_graph(self._nodes, self._name, inputs, [output], self._initializers, value_info=values)
         opsets = [helper.make_opsetid("", OPSET)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="onnx-asgnas")
         model = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
         onnx.checker.check_model(model, full_check=True)
         return model
+
+
+def _value_info(activation: Activation) -> onnx.ValueInfoProto:
+    """Said for every activation: inference loses the open batch at a Resize by scales."""
+    shape: list[str | int | None] = ["N", activation.channels, activation.size, activation.size]
+    return helper.make_tensor_value_info(activation.name, TensorProto.FLOAT, shape)
 
 
 def require(minimum: int = 1, /, **values: int) -> None:

@@ -19,7 +19,7 @@ def stackedunets(
 
     The paper does not publish widths. Here every convolution gives `width` channels: the figure adds a level's output
     to the level above without a convolution between (add20 → resize24 → add25), so levels cannot differ there. At 64 on
-    [N, 3, 32, 32] that is 0.78 M parameters and 208 M multiply-accumulates; published are 0.80 M and 184 M.
+    [N, 3, 32, 32] that is 0.78 M parameters and 207 M multiply-accumulates; published are 0.80 M and 184 M.
 
     Three halvings round up (28, 14, 7, 4), and each Resize repeats pixels to exactly the size that its Add wants, by
     scales, so that the batch stays dynamic: 7/4, 2, 2 for 28, and 2 throughout where `size` is a multiple of 8.

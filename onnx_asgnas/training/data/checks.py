@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onnx_asgnas.errors import DataError, NonFiniteError
 from onnx_asgnas.training.data.dataset import Array, ModelInput, describe
@@ -64,7 +65,7 @@ def fit_targets(targets: Array, *, samples: int, classes: int | None, where: str
         raise DataError(
             f"{name!r} of {where} has the type {targets.dtype.name}", fix="Give integer labels or floats.", array=name
         )
-    labels = targets.astype(np.int64, copy=False)
+    labels: NDArray[np.int64] = targets.astype(np.int64, copy=False)
     if classes is not None:
         _require_range(labels, classes, name=name, where=where)
     return labels
@@ -95,7 +96,7 @@ def _misfit(array: Array, want: ModelInput) -> str:
     return ""
 
 
-def _require_range(labels: Array, classes: int, *, name: str, where: str) -> None:
+def _require_range(labels: NDArray[np.int64], classes: int, *, name: str, where: str) -> None:
     wrong = np.argwhere(((labels < 0) & (labels != IGNORED_LABEL)) | (labels >= classes))
     if len(wrong) == 0:
         return

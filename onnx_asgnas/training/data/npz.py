@@ -64,7 +64,8 @@ def open_npz(
 def _read(path: Path, names: list[str]) -> tuple[dict[str, Array], dict[str, Array]]:
     """The arrays of the file, and apart from them the test arrays, by the name that they test."""
     try:
-        with np.load(path, allow_pickle=False) as content:
+        with path.open("rb") as file:
+            content = np.load(file, allow_pickle=False)
             if not isinstance(content, np.lib.npyio.NpzFile):
                 raise DataError(f"{path} is a single array", fix=f"Save it by numpy.savez, with {TARGET!r} beside it.")
             arrays = {name: content[name] for name in content.files}

@@ -1,0 +1,88 @@
+"""Modules for the tests of the PyTorch converter; the tests run in this folder."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+class Block(nn.Module):
+    def __init__(self, channels: int, out: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, out, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out)
+        self.conv2 = nn.Conv2d(out, out, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out)
+        self.shortcut = nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x))))) + self.shortcut(x))
+
+
+class ResNet(nn.Module):
+    """Residuals, a Concat, adaptive pooling and flatten; BatchNormalization with statistics of its own."""
+
+    def __init__(self, width: int = 4, *, seed: int = 0) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.stem = nn.Conv2d(3, width, 3, 1, 1)
+        self.bn = nn.BatchNorm2d(width)
+        self.block = Block(width, 2 * width, 2)
+        self.pool = nn.MaxPool2d(2)
+        self.side = nn.Conv2d(width, width, 1)
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.5), nn.Linear(3 * width, 10))
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                nn.init.uniform_(module.weight, 0.5, 1.5)
+                nn.init.normal_(module.running_mean)
+                nn.init.uniform_(module.running_var, 0.5, 1.5)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.bn(self.stem(image)))
+        return self.head(torch.cat([self.block(x), self.pool(self.side(x))], dim=1))
+
+
+class TwoInputs(nn.Module):
+    """Two inputs of one open length, an optional one between them, tied weights, a dict of outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding = nn.Embedding(5, 6)
+        self.head = nn.Linear(6, 5, bias=False)
+        self.head.weight = self.embedding.weight
+
+    def forward(
+        self, ids: torch.Tensor, scale: torch.Tensor | None = None, mask: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
+        x = self.embedding(ids)
+        if mask is not None:
+            x = x * mask[..., None]
+        return {"logits": self.head(x), "hidden": x}
+
+
+class FixedBatch(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.reshape(2, 3) @ torch.ones(3, 1)
+
+
+class Noisy(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + torch.randn_like(x)
+
+
+class Branching(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x if x.sum() > 0 else -x
+
+
+def broken() -> nn.Module:
+    raise RuntimeError("no such weights")
+
+
+def no_module() -> int:
+    return 3
+
+
+linear = nn.Linear(3, 2)
+number = 3
