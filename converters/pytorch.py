@@ -64,7 +64,9 @@ def _load(body: str) -> torch.nn.Module:
     if isinstance(found, torch.nn.Module) and not spec.arguments:
         return found.cpu().eval()
     if isinstance(found, torch.nn.Module) or not callable(found):
-        raise ConversionError(f"{what} is a {type(found).__name__}, not a function that gives a module", fix=_FACTORY)
+        raise ConversionError(
+            f"{what} is of type {type(found).__name__}, not a function that gives a module", fix=_FACTORY
+        )
     try:
         with working_directory_on_path():
             module = call(found, spec.arguments, what=what, error=ConversionError)
@@ -75,7 +77,9 @@ def _load(body: str) -> torch.nn.Module:
             f"{what} fails: {type(problem).__name__}: {problem}", fix="Call it in Python to see where."
         ) from problem
     if not isinstance(module, torch.nn.Module):
-        raise ConversionError(f"{what} gives a {type(module).__name__}, not a torch.nn.Module", fix=_FACTORY)
+        raise ConversionError(
+            f"{what} gives an object of type {type(module).__name__}, not a torch.nn.Module", fix=_FACTORY
+        )
     return module.cpu().eval()
 
 

@@ -33,7 +33,7 @@ def open_stream(location: str, request: DataRequest, **arguments: Any) -> Datase
         raise DataError("python names no callable", fix="Write python:package.module:callable.")
     found = load_attribute(location, DataError)
     if not callable(found):
-        raise DataError(f"python:{location} is a {type(found).__name__}, not a callable", fix=_FORM)
+        raise DataError(f"python:{location} is of type {type(found).__name__}, not a callable", fix=_FORM)
     offered = _parameters(found) - set(arguments)
     train = StreamSplit(location, found, arguments, offered, "train", request)
     test = StreamSplit(location, found, arguments, offered, "test", request) if "split" in offered else None
@@ -118,7 +118,9 @@ class StreamSplit:
         options = {name: value for name, value in options.items() if name in self._offered}
         made = call(self._function, self._arguments | options, what=self._name, error=DataError)
         if not isinstance(made, Iterable):
-            raise DataError(f"{self._name} gives a {type(made).__name__}, which cannot be iterated", fix=_FORM)
+            raise DataError(
+                f"{self._name} gives an object of type {type(made).__name__}, which cannot be iterated", fix=_FORM
+            )
         if not (isinstance(made, Iterator) or self._offered & {"epoch", "seed"}):
             self._made[batch_size, shuffle] = made
         return made
@@ -126,7 +128,9 @@ class StreamSplit:
     def _checked(self, item: Any, step: int) -> Batch:
         where = f"batch {step} of {self._name} ({self._split})"
         if not (isinstance(item, (tuple, list)) and len(item) == 2 and isinstance(item[0], Mapping)):
-            raise DataError(f"{where} is a {type(item).__name__}, not a pair (inputs, target)", fix=_FORM, step=step)
+            raise DataError(
+                f"{where} is of type {type(item).__name__}, not a pair (inputs, target)", fix=_FORM, step=step
+            )
         arrays = {str(name): _as_array(value) for name, value in item[0].items()}
         inputs = fit_inputs(arrays, self._request.inputs, where=where)
         samples = len(next(iter(inputs.values()))) if inputs else 0

@@ -65,13 +65,16 @@ def test_an_iterable_is_made_once_and_run_through_again() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("number", "is a int, not a callable"),
-        ("not_iterable", "gives a int, which cannot be iterated"),
+        ("number", "is of type int, not a callable"),
+        ("not_iterable", "gives an object of type int, which cannot be iterated"),
         ("nothing", "gives no batch for train"),
         ("absent", "has no 'absent'"),
         ("generator?size=3", "has no argument 'size'\nIt takes: batches=3."),
         ("broken_at_once", "fails: RuntimeError: no files"),
-        ("tensors", "batch 0 of python:sources_of_batches:tensors (train) is a Tensor, not a pair (inputs, target)"),
+        (
+            "tensors",
+            "batch 0 of python:sources_of_batches:tensors (train) is of type Tensor, not a pair (inputs, target)",
+        ),
         ("samples", "'x' has 1 axes, 2 are read\nThe data has x: float32[N]; the model reads x: float32[N,3]."),
         ("wrong_labels", "has the label 9 in 'target' at index [3]"),
     ],
