@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnx_asgnas.errors import ModelError, PackageError
+from onnx_asgnas.errors import ModelError
+from onnx_asgnas.graph.packages import import_onnxruntime
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -21,10 +22,7 @@ def session(
 
     `outputs` adds tensors to what the model gives. Raises ModelError where the runtime refuses the model.
     """
-    try:
-        import onnxruntime
-    except ImportError:
-        raise PackageError("onnxruntime is not installed", fix="pip install 'onnx-asgnas[cpu]'") from None
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     levels = onnxruntime.GraphOptimizationLevel
@@ -54,7 +52,9 @@ def run(session: Any, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]
         return dict(zip(names, session.run(names, dict(inputs)), strict=True))
     except Exception as error:  # as above
         shapes = ", ".join(f"{name}{list(value.shape)}" for name, value in inputs.items())
-        raise ModelError(f"the network refuses the inputs {shapes}: {_brief(error)}", fix="Check their shapes.") from None
+        raise ModelError(
+            f"the network refuses the inputs {shapes}: {_brief(error)}", fix="Check their shapes."
+        ) from None
 
 
 def random_inputs(model: onnx.ModelProto, batch: int = 1, seed: int = 0) -> Arrays:
@@ -64,9 +64,7 @@ def random_inputs(model: onnx.ModelProto, batch: int = 1, seed: int = 0) -> Arra
     """
     random = np.random.default_rng(seed)
     weights = {t.name for t in model.graph.initializer}
-    return {
-        value.name: _random(value, batch, random) for value in model.graph.input if value.name not in weights
-    }
+    return {value.name: _random(value, batch, random) for value in model.graph.input if value.name not in weights}
 
 
 def has_open_batch(model: onnx.ModelProto) -> bool:

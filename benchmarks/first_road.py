@@ -1,0 +1,191 @@
+"""Half of the structures gone: H2SPG against plain training, a random valid choice, and the compact net from scratch.
+
+    python benchmarks/first_road.py            # run what is missing, one line of JSON each, then write the tables
+    python benchmarks/first_road.py --estimate # how long that will take
+    python benchmarks/first_road.py --tables   # only docs/results.md
+
+Two networks on Fashion-MNIST: a fixed balanced part of 6,000 images for 8 epochs with 3 seeds, and all 60,000 for 10
+epochs once. Every run goes on from its last checkpoint when it was killed; finished ones stand in docs/results.jsonl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "docs" / "results.jsonl"
+TABLES = ROOT / "docs" / "results.md"
+RUNS = ROOT / "runs" / "first_road"
+
+NETWORKS = {"StackedUnets": "stackedunets?width=8", "DemoSupNet": "demosupnet?width=13"}
+PARTS = {"6k": ("fashion-mnist?train=6000", 8, (0, 1, 2)), "60k": ("fashion-mnist", 10, (0,))}
+METHODS = ("plain", "h2spg", "random", "scratch")
+TARGET = 0.5
+RECIPE = {"batch_size": 64, "lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4}
+SECONDS = {"6k": 60, "60k": 700}
+"""About what a run takes on one core."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """One training run."""
+
+    network: str
+    part: str
+    method: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.network}-{self.part}-{self.method}-{self.seed}".lower()
+
+
+def jobs() -> list[Job]:
+    """All runs, the short ones first; the compact net from scratch after the search that finds it."""
+    return [
+        Job(network=network, part=part, method=method, seed=seed)
+        for part, (_, _, seeds) in PARTS.items()
+        for seed in seeds
+        for network in NETWORKS
+        for method in METHODS
+    ]
+
+
+def finished() -> dict[str, dict[str, Any]]:
+    """The results so far, by the run's name."""
+    if not RESULTS.exists():
+        return {}
+    lines = [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
+    return {line["name"]: line for line in lines}
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Do one run in this process (on one thread); gives its line."""
+    import onnx_asgnas as nas
+    from onnx_asgnas import models
+    from onnx_asgnas.pipeline import train_plainly, versions
+
+    data, epochs, _ = PARTS[job.part]
+    source = models.build_source(f"{NETWORKS[job.network]}&seed={job.seed}")
+    folder = RUNS / job.name
+    common: dict[str, Any] = {"epochs": epochs, "seed": job.seed, "threads": 1, **RECIPE}
+    facts: dict[str, Any]
+    if job.method in ("h2spg", "random"):
+        score = {} if job.method == "h2spg" else {"score": "random"}
+        if (folder / "config.json").exists():
+            result = nas.resume(folder)
+        else:
+            result = nas.search(source, data, nas.Target(remove_groups=TARGET), run_dir=folder, **common, **score)
+        report = result.report.to_dict()
+        facts = {
+            "accuracy": report["compact"]["accuracy"],
+            "params": report["compact"]["params"],
+            "macs": report["compact"]["macs"],
+            "verified": report["verified"],
+            "chosen": [entry["tensor"] for entry in report["removed"]],
+            "seconds": report["seconds"],
+        }
+    else:
+        model = source if job.method == "plain" else reinitialised(_compact_of(job), job.seed + 1000)
+        trained, history = train_plainly(model, data, run_dir=folder, **common)
+        space = nas.analyze(trained)
+        facts = {
+            "accuracy": history[-1].accuracy,
+            "params": space.params,
+            "macs": space.macs,
+            "seconds": history[-1].seconds,
+        }
+    return {"name": job.name, **asdict(job), **facts, "recipe": common, "versions": versions()}
+
+
+def _compact_of(job: Job) -> Path:
+    return RUNS / Job(network=job.network, part=job.part, method="h2spg", seed=job.seed).name / "compact.onnx"
+
+
+def reinitialised(path: Path, seed: int) -> Any:
+    """The same architecture with fresh He-normal weights and untouched normalisations."""
+    import numpy as np
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load(path)
+    random = np.random.default_rng(seed)
+    tensors = {t.name: t for t in model.graph.initializer}
+
+    def fill(name: str, values: Any) -> None:
+        tensors[name].CopyFrom(numpy_helper.from_array(values.astype(np.float32), name))
+
+    for node in model.graph.node:
+        shapes = [tuple(tensors[name].dims) for name in node.input[1:] if name in tensors]
+        if node.op_type == "BatchNormalization":
+            for name, value in zip(node.input[1:], (1.0, 0.0, 0.0, 1.0), strict=True):
+                fill(name, np.full(tuple(tensors[name].dims), value))
+        elif node.op_type in ("Conv", "Gemm"):
+            gain = 2.0 if node.op_type == "Conv" else 1.0
+            fill(node.input[1], random.standard_normal(shapes[0]) * math.sqrt(gain / np.prod(shapes[0][1:])))
+            if len(shapes) > 1:
+                fill(node.input[2], np.zeros(shapes[1]))
+    return model
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--estimate", action="store_true", help="print how long the missing runs will take")
+    parser.add_argument("--tables", action="store_true", help="only write docs/results.md from docs/results.jsonl")
+    parser.add_argument("--latency", action="store_true", help="measure latencies again (nothing else should run)")
+    parser.add_argument("--workers", type=int, default=2, help="runs at the same time, one core each")
+    parser.add_argument("--job", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.job:
+        (job,) = [j for j in jobs() if j.name == arguments.job]
+        line = json.dumps(run(job))
+        with RESULTS.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+        return
+    missing = [job for job in jobs() if job.name not in finished()]
+    estimate = sum(SECONDS[job.part] for job in missing) / arguments.workers
+    print(f"{len(missing)} of {len(jobs())} runs are missing: about {estimate / 60:.0f} minutes")
+    if arguments.estimate:
+        return
+    if not arguments.tables:
+        _work(missing, arguments.workers)
+    _write_tables(arguments.latency)
+
+
+def _work(missing: Iterable[Job], workers: int) -> None:
+    waiting, running, started = list(missing), {}, time.monotonic()
+    while waiting or running:
+        done = finished()
+        for job in list(waiting):
+            needs = Job(network=job.network, part=job.part, method="h2spg", seed=job.seed).name
+            ready = job.method != "scratch" or needs in done
+            if ready and len(running) < workers:
+                waiting.remove(job)
+                log = (RUNS / f"{job.name}.log").open("w") if RUNS.mkdir(parents=True, exist_ok=True) is None else None
+                running[job] = subprocess.Popen(
+                    [sys.executable, __file__, "--job", job.name], stdout=log, stderr=subprocess.STDOUT
+                )
+        for job, process in list(running.items()):
+            if process.poll() is not None:
+                del running[job]
+                state = "done" if process.returncode == 0 else f"FAILED, see {RUNS / job.name}.log"
+                print(f"{(time.monotonic() - started) / 60:6.1f} min  {job.name}: {state}", flush=True)
+        time.sleep(1)
+
+
+def _write_tables(latency: bool) -> None:
+    raise SystemExit("tables: to come")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""`doctor`: what is installed, what conflicts, and how to mend it."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from typing import Any
+
+import typer
+
+from onnx_asgnas.cli.app import app
+from onnx_asgnas.cli.options import Debug, Json
+from onnx_asgnas.cli.screen import out, print_json, table
+
+
+@app.command()
+def doctor(as_json: Json = False, debug: Debug = False) -> None:
+    """Say which runtime and versions are here, what conflicts, and the command that mends it."""
+    facts = _examine()
+    if as_json:
+        print_json(facts)
+    else:
+        rows = [[name, version or "missing"] for name, version in facts["packages"].items()]
+        out.print(f"Python {facts['python']} on {facts['system']}, {facts['cores']} cores\n")
+        out.print(table("", ["package", "version"], rows, left=2))
+        out.print(f"\ntraining engines: {', '.join(facts['engines']) or 'none'}")
+        for problem in facts["problems"]:
+            out.print(f"[bold red]problem:[/] {problem['what']}\n  mend it: {problem['fix']}")
+        if not facts["problems"]:
+            out.print("no problem found")
+    if facts["problems"]:
+        raise typer.Exit(1)
+
+
+def _examine() -> dict[str, Any]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    from onnx_asgnas.graph.packages import RUNTIMES, TRAINING_RUNTIMES, runtime_problem
+
+    packages: dict[str, str | None] = {}
+    for name in ("onnx-asgnas", "onnx", "onnx-graphsurgeon", "numpy", "scipy", "protobuf", "torch", *RUNTIMES):
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            if name not in RUNTIMES:
+                packages[name] = None
+    problems = []
+    problem = runtime_problem()
+    if problem is not None:
+        problems.append({"what": problem.message, "fix": problem.fix})
+    trains = problem is None and any(name in packages for name in TRAINING_RUNTIMES)
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": _cores(),
+        "packages": packages,
+        "engines": ["ort"] if trains else [],
+        "problems": problems,
+    }
+
+
+def _cores() -> int:
+    import os
+
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1

@@ -1,0 +1,287 @@
+"""The training loop: steps, epochs, events, checkpoints; any torch optimiser, H2SPG or not."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from typing import Any
+
+import torch
+
+from onnx_asgnas.config import Schedule
+from onnx_asgnas.errors import NonFiniteError
+from onnx_asgnas.training.bridge import OnnxModule
+from onnx_asgnas.training.checkpoint import Checkpoints
+from onnx_asgnas.training.data import Batch, Dataset, Split
+from onnx_asgnas.training.h2spg import H2SPG
+from onnx_asgnas.training.losses import Loss, correct
+
+_EVALUATION_BATCH = 500
+_PROBE_BATCHES, _PROBE_BATCH = 4, 256
+_PROBE_EPOCH = 2**31 - 1
+"""An epoch that no run reaches: its order gives the batches that a measured score looks at."""
+_CHECKPOINT_SECONDS = 60.0
+_EVENT_SECONDS = 0.1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Event:
+    """Something that happened in training; `kind` is "step", "epoch", "phase" or "end".
+
+    `loss` is the mean over the epoch so far (a step) or the whole epoch. `accuracy` is the fraction right on the test
+    data, None until the first epoch's end and where targets are no labels.
+    """
+
+    kind: str
+    step: int
+    total_steps: int
+    epoch: int
+    epochs: int
+    phase: str
+    loss: float
+    accuracy: float | None = None
+    test_loss: float | None = None
+    groups_at_zero: int = 0
+    groups_chosen: int = 0
+    lr: float = 0.0
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The event as plain data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluation:
+    """What a model gives on a split: the mean loss, and the fraction of labels that are right (None: no labels)."""
+
+    loss: float
+    accuracy: float | None
+
+
+@dataclass(slots=True)
+class Timing:
+    """Seconds spent in each part of the steps so far."""
+
+    data: float = 0.0
+    forward: float = 0.0
+    backward: float = 0.0
+    optimizer: float = 0.0
+
+
+def steps_of(dataset: Dataset, batch_size: int, epochs: int) -> int:
+    """How many optimiser steps a run has."""
+    return dataset.train.steps(batch_size, shuffle=True) * epochs
+
+
+def evaluate(module: OnnxModule, split: Split, loss: Loss, batch_size: int = _EVALUATION_BATCH) -> Evaluation:
+    """Loss and accuracy of a module on a split, in inference form; the module's mode is left as it was."""
+    training = module.training
+    module.eval()
+    total, right, count, labels = 0.0, 0, 0, True
+    try:
+        with torch.no_grad():
+            for inputs, target in split.batches(batch_size):
+                output = module(**inputs)
+                total += float(loss(output, target)) * len(target)
+                found = correct(output, target)
+                labels = labels and found is not None
+                right += found or 0
+                count += len(target)
+    finally:
+        module.train(training)
+    return Evaluation(loss=total / max(count, 1), accuracy=right / max(count, 1) if labels and count else None)
+
+
+def loss_probe(module: OnnxModule, split: Split, loss: Loss, seed: int) -> Callable[[], float]:
+    """What a measured score calls: the mean loss on a few fixed training batches, forward only.
+
+    Batch normalisation takes the batches' own statistics, since the running ones are those of the network before
+    anything was removed.
+    """
+    batches: list[Batch] = []
+
+    def measure() -> float:
+        if not batches:
+            batches.extend(islice(split.batches(_PROBE_BATCH, shuffle=True, seed=seed, epoch=_PROBE_EPOCH), _PROBE_BATCHES))
+        with torch.no_grad():
+            losses = [float(loss(module(**inputs), target)) for inputs, target in batches]
+        return sum(losses) / len(losses)
+
+    return measure
+
+
+@dataclass(slots=True)
+class Loop:
+    """Trains a module for a number of epochs, from the start or from a checkpoint.
+
+    With the same seed, threads and engine a run that was interrupted and resumed gives the same bits as one that was
+    not: the order of the data depends on seed and epoch alone, everything else is in the checkpoint.
+    """
+
+    module: OnnxModule
+    optimizer: torch.optim.Optimizer
+    dataset: Dataset
+    loss: Loss
+    epochs: int
+    batch_size: int
+    schedule: Schedule = "cosine"
+    seed: int = 0
+    on_event: Callable[[Event], None] = lambda event: None
+    checkpoints: Checkpoints | None = None
+    history: list[Event] = field(default_factory=list)
+    timing: Timing = field(default_factory=Timing)
+    _steps_per_epoch: int = field(init=False)
+    _base_lr: float = field(init=False)
+    _last_phase: str = field(init=False)
+    _step: int = 0
+    _loss_sum: float = 0.0
+    _seconds: float = 0.0
+    _saved_at: float = 0.0
+    _told_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._steps_per_epoch = self.dataset.train.steps(self.batch_size, shuffle=True)
+        self._base_lr = float(self.optimizer.param_groups[0]["lr"])
+        self._last_phase = self._phase()
+
+    @property
+    def total_steps(self) -> int:
+        """How many optimiser steps the whole run has."""
+        return self._steps_per_epoch * self.epochs
+
+    def run(self) -> list[Event]:
+        """Train to the end; gives the event of each epoch.
+
+        Raises NonFiniteError, naming the step, when the loss or a weight is no number; the last checkpoint is then from
+        before. On KeyboardInterrupt the state is saved first.
+        """
+        self._restore()
+        started = time.monotonic() - self._seconds
+        self._saved_at = time.monotonic()
+        self.module.train()
+        try:
+            for epoch in range(self._step // self._steps_per_epoch, self.epochs):
+                for inputs, target in self._batches(epoch):
+                    self._one_step(inputs, target)
+                    self._seconds = time.monotonic() - started
+                    self._after_step(epoch)
+                self._end_epoch(epoch)
+                self._seconds = time.monotonic() - started
+                self._save()
+        except KeyboardInterrupt:
+            self._save()
+            raise
+        return self.history
+
+    def _batches(self, epoch: int) -> Iterator[Batch]:
+        """The batches of an epoch that are still to come."""
+        done = self._step - epoch * self._steps_per_epoch
+        return islice(self.dataset.train.batches(self.batch_size, shuffle=True, seed=self.seed, epoch=epoch), done, None)
+
+    def _one_step(self, inputs: dict[str, torch.Tensor], target: torch.Tensor) -> None:
+        clock = time.perf_counter
+        self._set_lr()
+        t0 = clock()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.loss(self.module(**inputs), target)
+        t1 = clock()
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise self._not_finite(f"the loss is {value}")
+        loss.backward()  # type: ignore[no-untyped-call]
+        t2 = clock()
+        self.optimizer.step()
+        t3 = clock()
+        self._step += 1
+        self._loss_sum += value
+        self.timing.forward += t1 - t0
+        self.timing.backward += t2 - t1
+        self.timing.optimizer += t3 - t2
+
+    def _after_step(self, epoch: int) -> None:
+        now = time.monotonic()
+        phase = self._phase()
+        if phase != self._last_phase:
+            self._last_phase = phase
+            self.on_event(self._event("phase", epoch))
+        if now - self._told_at > _EVENT_SECONDS:
+            self._told_at = now
+            self.on_event(self._event("step", epoch))
+        if now - self._saved_at > _CHECKPOINT_SECONDS:
+            self._save()
+
+    def _end_epoch(self, epoch: int) -> None:
+        found = evaluate(self.module, self.dataset.test, self.loss) if self.dataset.test is not None else None
+        event = self._event("epoch", epoch, found)
+        self.history.append(event)
+        self._loss_sum = 0.0
+        self.on_event(event)
+
+    def _event(self, kind: str, epoch: int, found: Evaluation | None = None) -> Event:
+        in_epoch = max(1, self._step - epoch * self._steps_per_epoch)
+        optimizer = self.optimizer
+        chosen = optimizer.selection.chosen if isinstance(optimizer, H2SPG) and optimizer.selection else ()
+        last = self.history[-1] if self.history else None
+        return Event(
+            kind=kind,
+            step=self._step,
+            total_steps=self.total_steps,
+            epoch=epoch + 1,
+            epochs=self.epochs,
+            phase=self._phase(),
+            loss=self._loss_sum / in_epoch,
+            accuracy=found.accuracy if found else (last.accuracy if last else None),
+            test_loss=found.loss if found else (last.test_loss if last else None),
+            groups_at_zero=optimizer.groups_at_zero if isinstance(optimizer, H2SPG) else 0,
+            groups_chosen=len(chosen),
+            lr=float(optimizer.param_groups[0]["lr"]),
+            seconds=self._seconds,
+        )
+
+    def _phase(self) -> str:
+        return self.optimizer.phase.value if isinstance(self.optimizer, H2SPG) else "training"
+
+    def _set_lr(self) -> None:
+        """The learning rate of this step: constant, or half a cosine from the base to zero over the run."""
+        factor = 1.0 if self.schedule == "constant" else 0.5 * (1 + math.cos(math.pi * self._step / self.total_steps))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._base_lr * factor
+
+    def _save(self) -> None:
+        if self.checkpoints is None:
+            return
+        if not bool(torch.isfinite(self.module.flat).all()):
+            raise self._not_finite("a weight is not a finite number")
+        state = {
+            "step": self._step,
+            "loss_sum": self._loss_sum,
+            "seconds": self._seconds,
+            "module": self.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "history": [event.to_dict() for event in self.history],
+            "random": torch.get_rng_state(),
+        }
+        self.checkpoints.save(self._step, state)
+        self._saved_at = time.monotonic()
+
+    def _restore(self) -> None:
+        state = self.checkpoints.newest() if self.checkpoints is not None else None
+        if state is None:
+            return
+        self._step, self._loss_sum, self._seconds = state["step"], state["loss_sum"], state["seconds"]
+        self.module.load_state_dict(state["module"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self._last_phase = self._phase()
+        self.history[:] = [Event(**event) for event in state["history"]]
+        torch.set_rng_state(state["random"])
+
+    def _not_finite(self, what: str) -> NonFiniteError:
+        return NonFiniteError(
+            f"{what} at step {self._step + 1} of {self.total_steps}",
+            fix="Lower --lr, or look for extreme values in the data. The last good checkpoint is kept.",
+            step=self._step + 1,
+        )
