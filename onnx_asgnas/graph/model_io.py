@@ -67,7 +67,9 @@ def write_atomically(path: Path, data: bytes) -> None:
         os.replace(temporary, path)
     except OSError as error:
         Path(temporary).unlink(missing_ok=True)
-        raise ModelError(f"{path} cannot be written: {error.strerror}", fix="Free some space.", path=str(path)) from None
+        raise ModelError(
+            f"{path} cannot be written: {error.strerror}", fix="Free some space.", path=str(path)
+        ) from None
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -130,7 +132,9 @@ def _check(model: onnx.ModelProto, name: str) -> None:
     try:
         onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, ValueError) as error:
-        raise ModelError(f"{name} is not a valid ONNX model: {_first_line(error)}", fix="Export it again.", path=name) from None
+        raise ModelError(
+            f"{name} is not a valid ONNX model: {_first_line(error)}", fix="Export it again.", path=name
+        ) from None
 
 
 def _first_line(error: Exception) -> str:

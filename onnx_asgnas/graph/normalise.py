@@ -2,7 +2,7 @@
 
 In it, every node has a name of its own, constants are initializers, batch normalisation and dropout are in inference
 form, shared weights that an exporter only merged are apart again, shape arithmetic that does not depend on an open
-dimension is a number, and nothing is dead. Names of tensors, inputs, outputs, opset and metadata are those of the source.
+dimension is a number, and nothing is dead. Names of tensors, inputs and outputs, opset and metadata are the source's.
 """
 
 from __future__ import annotations

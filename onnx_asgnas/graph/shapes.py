@@ -6,6 +6,8 @@ equal both times does not depend on it: a shape entry is then a number, a value 
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,6 +15,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
+
+logger = logging.getLogger(__name__)
 
 Shape = tuple[int | None, ...]
 
@@ -95,46 +99,47 @@ class ShapeInference:
         return first if np.array_equal(first, second, equal_nan=first.dtype.kind == "f") else None
 
     def shape(self, name: str) -> Shape | None:
-        """The shape of a tensor, None for a dimension that differs between the bindings; None if the rank is unknown."""
+        """The shape of a tensor, None for a dimension that differs between the bindings; None at unknown rank."""
         first, second = (b.shape(name) for b in self.bindings)
         if first is None or second is None or len(first) != len(second):
             return None
         return tuple(a if a == b else None for a, b in zip(first, second, strict=True))
 
     def _evaluate(self, node: onnx.NodeProto, binding: Binding) -> bool:
-        if node.op_type in ("Shape", "Size") and not node.domain:
+        """Compute the outputs of shape arithmetic; False for any other node, which is then to be inferred."""
+        if node.op_type in ("Shape", "Size") and _is_standard(node):
             shape = binding.shape(node.input[0])
             if shape is None:
                 return False
             attributes = {a.name: a.i for a in node.attribute}
             part = shape[slice(attributes.get("start", 0), attributes.get("end"))]
-            values = [np.array(part if node.op_type == "Shape" else np.prod(shape, dtype=np.int64), dtype=np.int64)]
-        else:
-            if not node.input or any(a.HasField("g") or a.graphs for a in node.attribute):
-                return False
-            feeds = {name: binding.values[name] for name in node.input if name in binding.values}
-            if len(feeds) < len({name for name in node.input if name}):
-                return False
-            if "Random" in node.op_type or node.op_type in ("Bernoulli", "Multinomial"):
-                return False
-            self._infer(node, binding)
-            if any(np.prod(binding.shape(name) or (0,), dtype=np.int64) > _SMALL for name in node.output if name):
-                return True
+            value = part if node.op_type == "Shape" else np.prod(shape, dtype=np.int64)
+            self._store(node, [np.array(value, dtype=np.int64)], binding)
+            return True
+        if not _is_computable(node) or any(name and name not in binding.values for name in node.input):
+            return False
+        self._infer(node, binding)
+        if all(elements(binding.shape(name) or (0,)) <= _SMALL for name in node.output if name):
+            feeds = {name: binding.values[name] for name in node.input if name}
             try:
-                values = ReferenceEvaluator(node, opsets=self._opsets).run(None, feeds)
-            except Exception:  # an operator the reference does not have: its value is then simply not known
-                return True
+                self._store(node, ReferenceEvaluator(node, opsets=self._opsets).run(None, feeds), binding)
+            except Exception as error:  # whatever the reference raises for what it does not have: no value is known
+                logger.debug("%s '%s' is not evaluated: %s", node.op_type, node.name, error)
+        return True
+
+    def _store(self, node: onnx.NodeProto, values: Iterable[object], binding: Binding) -> None:
         for name, value in zip(node.output, values, strict=False):
             if name and isinstance(value, np.ndarray | np.generic):
-                value = np.asarray(value)
-                binding.values[name] = value
-                dtype = onnx.helper.np_dtype_to_tensor_dtype(value.dtype)
-                binding.types[name] = onnx.helper.make_tensor_type_proto(dtype, list(value.shape))
-        return True
+                array = np.asarray(value)
+                binding.values[name] = array
+                dtype = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+                binding.types[name] = onnx.helper.make_tensor_type_proto(dtype, list(array.shape))
 
     def _known(self, node: onnx.NodeProto, binding: Binding) -> dict[str, onnx.TensorProto]:
         """What shape inference may know by value of a node's inputs."""
-        values = {n: numpy_helper.from_array(np.asarray(v), n) for n in node.input if (v := binding.values.get(n)) is not None}
+        values = {
+            n: numpy_helper.from_array(np.asarray(v), n) for n in node.input if (v := binding.values.get(n)) is not None
+        }
         return values | {name: self._scales[name] for name in node.input if name in self._scales}
 
     def _infer(self, node: onnx.NodeProto, binding: Binding) -> None:
@@ -157,6 +162,17 @@ class ShapeInference:
 def elements(shape: tuple[int, ...]) -> int:
     """How many elements a tensor of that shape has."""
     return int(np.prod(shape, dtype=np.int64))
+
+
+def _is_standard(node: onnx.NodeProto) -> bool:
+    return node.domain in ("", "ai.onnx")
+
+
+def _is_computable(node: onnx.NodeProto) -> bool:
+    """Is it an operator with inputs, without subgraphs, that gives the same whenever it is run."""
+    random = "Random" in node.op_type or node.op_type in ("Bernoulli", "Multinomial")
+    subgraphs = any(a.HasField("g") or a.graphs for a in node.attribute)
+    return _is_standard(node) and bool(node.input) and not random and not subgraphs
 
 
 def _is_shape_data(tensor: onnx.TensorProto) -> bool:

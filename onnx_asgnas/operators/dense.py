@@ -119,5 +119,3 @@ def conv_transpose(op: Op) -> Rule:
         parameters={1: "weight", 2: "bias"},
         macs=elements(weight) * elements(data[2:]) if weight and data else 0,
     )
-
-

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnx_asgnas.operators.labels import Ids, Kind, Labelled, LabelFlow
+from onnx_asgnas.operators.labels import Ids, Kind, LabelFlow, Labelled
 from onnx_asgnas.operators.registry import Joint, Op, Rule, first, never, register
 
 
@@ -162,5 +162,3 @@ def shape(op: Op) -> Rule:
 def fill(op: Op) -> Rule:
     """https://onnx.ai/onnx/operators/onnx__ConstantOfShape.html"""
     return Rule(labels=lambda flow: flow.freeze_inputs("a shape is computed"), shape_only=True)
-
-

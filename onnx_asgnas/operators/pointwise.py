@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnx_asgnas.operators.labels import Kind, Labelled, LabelFlow
+from onnx_asgnas.operators.labels import Kind, LabelFlow, Labelled
 from onnx_asgnas.operators.registry import Joint, Op, Rule, ZeroRule, first, never, register
 
 
@@ -98,7 +98,9 @@ def mul(op: Op) -> Rule:
 @register("Div")
 def div(op: Op) -> Rule:
     """https://onnx.ai/onnx/operators/onnx__Div.html: 0 / x is zero only where x is a constant without zeros."""
-    keeps = op.is_weight(1) and op.node.input[1] in op.graph.initializers and bool(op.graph.array(op.node.input[1]).all())
+    keeps = (
+        op.is_weight(1) and op.node.input[1] in op.graph.initializers and bool(op.graph.array(op.node.input[1]).all())
+    )
     return Rule(
         labels=lambda flow: _meet(flow, (0, 1), Kind.CUT, lambda zero: keeps and zero[0]),
         zero=first if keeps else never,
@@ -182,7 +184,9 @@ def _operand(flow: LabelFlow, position: int, size: tuple[int, ...], kind: Kind) 
         trains = flow.node.op_type == "Add" and kind is Kind.AFFINE
         return _Operand(Labelled(own.reshape(shape), np.full(shape, trains)), size)
     lead = (1,) * (len(size) - found.ids.ndim)
-    return _Operand(Labelled(found.ids.reshape(lead + found.ids.shape), found.zero.reshape(lead + found.zero.shape)), size)
+    return _Operand(
+        Labelled(found.ids.reshape(lead + found.ids.shape), found.zero.reshape(lead + found.zero.shape)), size
+    )
 
 
 def _tied(flow: LabelFlow, one: _Operand, two: _Operand, zero_rule: ZeroRule) -> _Operand:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnx_asgnas.operators.labels import Labelled, LabelFlow
+from onnx_asgnas.operators.labels import LabelFlow, Labelled
 from onnx_asgnas.operators.registry import Op, Rule, first, never, register
 
 
@@ -30,8 +30,10 @@ def _reduce(flow: LabelFlow, op: Op) -> None:
         flow.freeze(found.ids, "the axes of the reduction are computed")
         return
     no_axes = axes is None or len(axes) == 0
-    reduced = (() if op.attribute("noop_with_empty_axes", 0) else tuple(range(rank))) if no_axes else tuple(
-        int(a) % rank for a in np.asarray(axes)
+    reduced = (
+        (() if op.attribute("noop_with_empty_axes", 0) else tuple(range(rank)))
+        if no_axes
+        else tuple(int(a) % rank for a in np.asarray(axes))
     )
     if any(found.ids.shape[axis] > 1 for axis in reduced):
         flow.freeze(found.ids, f"{op.node.op_type} runs over channels")

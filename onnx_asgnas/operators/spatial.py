@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnx_asgnas.operators.labels import Labelled, LabelFlow
+from onnx_asgnas.operators.labels import LabelFlow, Labelled
 from onnx_asgnas.operators.registry import Op, Rule, first, register
 
 
@@ -17,7 +17,7 @@ def _channels_only(flow: LabelFlow) -> None:
 
 @register("AveragePool", "MaxPool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")
 def pool(op: Op) -> Rule:
-    """https://onnx.ai/onnx/operators/onnx__MaxPool.html and its siblings: zero in, zero out; MaxPool's indices are not."""
+    """https://onnx.ai/onnx/operators/onnx__MaxPool.html and its siblings: zero in, zero out; not MaxPool's indices."""
     several = sum(bool(name) for name in op.node.output) > 1
     return Rule(labels=_channels_only, zero=(lambda zero: False) if several else first)
 

@@ -29,8 +29,8 @@ class Frozen:
 class Coupling:
     """The labels of a graph and the groups in which they leave.
 
-    `group` gives the number of the group of each label. A group is frozen when a freeze names one of its labels, when it
-    holds every label of some axis, or when one of its channels has no initializer that makes it.
+    `group` gives the number of the group of each label. A group is frozen when a freeze names one of its labels, when
+    it holds every label of some axis, or when one of its channels has no initializer that makes it.
     """
 
     def __init__(self, graph: TraceGraph, rules: Sequence[Rule | None]) -> None:

@@ -87,7 +87,8 @@ class Regions:
         for vertex in range(size):
             if vertex != self._sink:
                 children[self._parent[vertex]].append(vertex)
-        enter, leave, order = [0] * size, [0] * size, []
+        enter, leave = [0] * size, [0] * size
+        order: list[int] = []
         stack = [(self._sink, False)]
         while stack:
             vertex, done = stack.pop()

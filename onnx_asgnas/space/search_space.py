@@ -31,7 +31,7 @@ FORMAT = 1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Removable:
-    """What can certainly be removed at once: minimal structures, parameters and multiply-accumulates, each at its best."""
+    """What can certainly be removed: minimal structures, parameters and multiply-accumulates, each at its best."""
 
     structures: int
     params: int
@@ -140,7 +140,9 @@ class SearchSpace:
                 fingerprint=values["fingerprint"],
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise SpaceError(f"this is no search space: {error}", fix="Make one: onnx-asgnas analyze MODEL -o FILE.") from None
+            raise SpaceError(
+                f"this is no search space: {error}", fix="Make one: onnx-asgnas analyze MODEL -o FILE."
+            ) from None
         return space if model is None else space.bind(model)
 
     @classmethod
@@ -169,7 +171,8 @@ def analyze(
     unknown = tuple(sorted({n.op_type for n, rule in zip(graph.nodes, rules, strict=True) if rule is None}))
     if strict and unknown:
         raise UnsupportedOperatorError(
-            f"unknown operators: {', '.join(unknown)}", fix="Without --strict they stay as they are, with all they touch."
+            f"unknown operators: {', '.join(unknown)}",
+            fix="Without --strict they stay as they are, with all they touch.",
         )
     coupling, joints = Coupling(graph, rules), Joints(graph, rules)
     found = StructureFinder(graph, rules, coupling, joints).find()

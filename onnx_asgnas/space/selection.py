@@ -22,9 +22,9 @@ class Selection:
     """The candidates to drive to zero, and what the network is then.
 
     `chosen` are places in the space's candidates in the order they were taken, `removed` counts the minimal structures
-    gone (chosen, or dead with another), `kept_params` and `kept_macs` are fractions of the full model, `exact` says that
-    the target is met without overshooting it by more than the last choice, `dead` are parameters that nothing reads any
-    more, `valid` can be False only where validity was not asked for.
+    gone (chosen, or dead with another), `kept_params` and `kept_macs` are fractions of the full model, `exact` says
+    that the target is met without overshooting it by more than the last choice, `dead` are parameters that nothing
+    reads any more, `valid` can be False only where validity was not asked for.
     """
 
     chosen: tuple[int, ...]
@@ -92,7 +92,9 @@ def choose(
 ) -> Selection:
     """Take candidates by redundancy until the target is met; see SearchSpace.choose."""
     goal = _goal(target, candidates, full)
-    chosen = _choose_valid(state, candidates, goal, rank) if hierarchy else _choose_blindly(state, candidates, goal, rank)
+    chosen = (
+        _choose_valid(state, candidates, goal, rank) if hierarchy else _choose_blindly(state, candidates, goal, rank)
+    )
     if hierarchy and not goal.exactly:
         chosen = _without_needless(state, chosen, goal)
     cost = state.cost()
@@ -207,8 +209,8 @@ def _complete(
 def _orders(candidates: Sequence[Structure], own: Sequence[int], goal: _Goal) -> Iterable[list[int]]:
     """Greedy orders worth a try: small regions first (they count one by one), then large gains first."""
     small = sorted(own, key=lambda i: (len(candidates[i].region), i))
-    gain = (lambda i: candidates[i].params) if goal.kind == "params" else (lambda i: candidates[i].macs)
-    large = sorted(own, key=lambda i: (-gain(i), i))
+    gain = [c.params if goal.kind == "params" else c.macs for c in candidates]
+    large = sorted(own, key=lambda i: (-gain[i], i))
     return (small, large) if goal.exactly else (large, small)
 
 

@@ -38,7 +38,7 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shrink:
-    """A number that is the length of an axis which gets shorter by so much: an entry of a constant input, or an attribute."""
+    """A number that counts an axis which gets shorter by so much: an entry of a constant input, or an attribute."""
 
     node: str
     by: int
@@ -53,7 +53,8 @@ class Structure:
 
     `segment` are the operators of the chain that ends in it, `region` all that is dead once it is dropped. `variables`
     are the initializers that force it to zero, `zeroed` the slices behind a Concat that are zeroed with it, `cut` those
-    that are only cut off, `shrinks` the lengths that follow. `params` and `macs` are what the region and the cuts cost. `reason` says why it is not erasable.
+    that are only cut off, `shrinks` the lengths that follow. `params` and `macs` are what the region costs. `reason`
+    says why it is not erasable.
     """
 
     tensor: str
@@ -167,16 +168,18 @@ class StructureFinder:
             variables += self._parameters[node]
             tensor = self._activations[node][0]
             readers = self._graph.consumers[tensor] + ([-1] if self._graph.is_output(tensor) else [])
-            several = tensor in self._graph.producer and sum(
-                bool(name) for name in self._graph.nodes[self._graph.producer[tensor]].output
-            ) > 1
+            several = (
+                tensor in self._graph.producer
+                and sum(bool(name) for name in self._graph.nodes[self._graph.producer[tensor]].output) > 1
+            )
             if len(readers) > 1 or several:
                 break
         return _Segment(nodes, variables, tensor, None)
 
     def _force(self, tensor: str, removed: str, known: dict[str, set[str] | str], depth: int) -> set[str] | str:
         """The variables nearest to a tensor that force it to zero, all used only within the removed tensor's region;
-        or why there are none."""
+        or why there are none.
+        """
         if depth > _DEEP:
             return "its variables are too far away"
         if tensor not in known:
@@ -199,11 +202,11 @@ class StructureFinder:
             return self._force_through(segment.head, removed, known, depth)
         if segment.start not in self._graph.producer:
             return f"nothing between the input '{segment.start}' and it can be trained to zero"
-        return self._force(segment.start, removed, known, depth + 1) if segment.nodes else "it has no trainable variables"
+        return (
+            self._force(segment.start, removed, known, depth + 1) if segment.nodes else "it has no trainable variables"
+        )
 
-    def _force_through(
-        self, node: int, removed: str, known: dict[str, set[str] | str], depth: int
-    ) -> set[str] | str:
+    def _force_through(self, node: int, removed: str, known: dict[str, set[str] | str], depth: int) -> set[str] | str:
         """Through an operator with several activation inputs: every operand of a joint, else those that yield."""
         rule = self._rules[node]
         name = self._graph.nodes[node].name
@@ -261,7 +264,7 @@ class StructureFinder:
         return found
 
     def _behind_concats(self, tensor: str) -> dict[str, Any] | str:
-        """What a tensor's channels own behind the Concats that read it (fields of Structure); or why they cannot leave."""
+        """What its channels own behind the Concats that read it (fields of Structure); or why they cannot leave."""
         labels: list[np.ndarray] = []
         for node in dict.fromkeys(self._graph.consumers[tensor]):
             axis = self._joints.rules[node].axis
@@ -289,7 +292,9 @@ class StructureFinder:
             by = int(held[slot.labels[slot.labels >= 0]].sum())
             if by and not self._regions.contains(tensor, slot.node):
                 node = self._graph.nodes[slot.node].name
-                found.append(Shrink(node=node, by=by, input=slot.input, position=slot.position, attribute=slot.attribute))
+                found.append(
+                    Shrink(node=node, by=by, input=slot.input, position=slot.position, attribute=slot.attribute)
+                )
         return tuple(found)
 
     def _operand_labels(self, node: int, axis: int, tensor: str) -> np.ndarray | None:
@@ -309,10 +314,13 @@ class StructureFinder:
         return found if (found >= 0).all() else None
 
     def _sort_slices(self, tensor: str, closure: np.ndarray) -> dict[str, Any] | str:
-        zeroed, cut = [], []
+        zeroed: list[Slice] = []
+        cut: list[Slice] = []
         for owner, axis, kind, indices in self._coupling.axes_of(closure):
             if Kind.SOURCE in kind:
-                inside = owner == tensor or self._regions.encloses(tensor, owner) if owner in self._graph.producer else False
+                inside = (
+                    owner == tensor or self._regions.encloses(tensor, owner) if owner in self._graph.producer else False
+                )
             else:
                 inside = self._used_within(tensor, owner)
             if inside:
@@ -327,7 +335,8 @@ class StructureFinder:
 @dataclass(frozen=True, slots=True)
 class _Segment:
     """Operators from the end back to the start, their variables, the tensor it starts from, and the joint or product
-    that makes this tensor (None where several read it or nothing makes it)."""
+    that makes this tensor (None where several read it or nothing makes it).
+    """
 
     nodes: list[int]
     variables: list[str]

@@ -267,7 +267,7 @@ class RemovalState:
         ]
 
     def _folds_into(self, name: str, node: int) -> bool:
-        """A constant of open batch becomes one of batch 1 where an operand that is left gives the batch by broadcasting."""
+        """A constant of open batch may have batch 1 where an operand that is left gives the batch by broadcasting."""
         size = self._graph.shape(name)
         proto = self._graph.nodes[node]
         if size is None or None in size[1:] or proto.op_type not in _BROADCASTING:

@@ -24,8 +24,8 @@ def construct(source: ModelSource, space: SearchSpace | None = None) -> onnx.Mod
     """The compact model of a trained one, which gives the same output in exact arithmetic.
 
     What is removed is read from the weights: the groups of the space that are exactly zero. Protected structures stay
-    even at zero. With nothing at zero the result is the normal form of the source; on its own result it removes nothing.
-    Without a `space` the model is analysed first. Raises SpaceError for the space of another model.
+    even at zero. With nothing at zero the result is the normal form of the source; on its own result it removes
+    nothing. Without a `space` the model is analysed first. Raises SpaceError for the space of another model.
     """
     graph = TraceGraph.of(source)
     space = analyze(graph) if space is None else space.bind(graph)
@@ -103,7 +103,7 @@ class _Surgery:
             node.inputs = [tensor for position, tensor in enumerate(node.inputs) if position not in positions]
 
     def _bypass(self, work: gs.Graph, nodes: dict[str, gs.Node]) -> None:
-        """Lead what read a joint with one operand left to that operand; one that makes an output becomes an Identity."""
+        """Lead what read a joint with one operand left to that operand; one that is an output becomes an Identity."""
         outputs = {tensor.name for tensor in work.outputs}
         for index in sorted({index for index, _ in self.state.dropped_operands()}):
             node = nodes[self.graph.nodes[index].name]
