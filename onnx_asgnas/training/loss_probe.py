@@ -1,0 +1,93 @@
+"""How much the loss rises when groups are at zero: measured, forward only, and without a trace."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from onnx_asgnas.errors import NonFiniteError
+from onnx_asgnas.training.groups import GroupAtoms
+
+__all__ = ["LossProbe"]
+
+
+class LossProbe:
+    """Evaluates a model's loss with chosen groups at zero; weights and buffers come back to the bit.
+
+    Up to `exact_groups` groups every remaining one is measured anew for each choice, which takes at most
+    groups × (choices + 1) evaluations. Above that, one full round is measured, and after each choice only the `retry`
+    best of what is left (lazy greedy): groups + (retry + 1) × choices evaluations.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        atoms: GroupAtoms,
+        evaluate: Callable[[], float],
+        *,
+        exact_groups: int = 64,
+        retry: int = 8,
+    ) -> None:
+        self._model = model
+        self._atoms = atoms
+        self._evaluate = evaluate
+        self._exact = atoms.n_groups <= exact_groups
+        self._retry = retry
+        self._losses: dict[frozenset[int], float] = {}
+        self._rises: npt.NDArray[np.float64] | None = None
+
+    def loss(self, groups: frozenset[int]) -> float:
+        """The loss with these groups at zero; every set is evaluated once."""
+        if groups not in self._losses:
+            with self._at_zero(groups), torch.no_grad():
+                self._losses[groups] = float(self._evaluate())
+        return self._losses[groups]
+
+    def rises(self, chosen: tuple[int, ...]) -> npt.NDArray[np.float64]:
+        """How much the loss rises for each group when it follows `chosen`, float64 [groups]; 0 for the chosen.
+
+        Where the loss becomes NaN or infinite the rise stands above all others. Raises NonFiniteError when it is so
+        before anything is removed.
+        """
+        base = self.loss(frozenset(chosen))
+        if not chosen and not math.isfinite(base):
+            raise NonFiniteError(
+                f"the loss is {base} with no group at zero", fix="Lower the learning rate, or look for NaN in the data."
+            )
+        rises = np.zeros(self._atoms.n_groups) if self._rises is None else self._rises.copy()
+        left = np.setdiff1d(np.arange(self._atoms.n_groups), chosen)
+        if self._rises is not None and not self._exact:
+            measure = left[np.argsort(rises[left], kind="stable")][: self._retry]
+        else:
+            measure = left
+        for group in measure.tolist():
+            rises[group] = self.loss(frozenset((*chosen, group))) - base
+        worst = np.abs(rises[np.isfinite(rises)]).max(initial=0.0)
+        rises[~np.isfinite(rises)] = 2 * worst + 1
+        rises[list(chosen)] = 0.0
+        self._rises = rises
+        return rises
+
+    @contextmanager
+    def _at_zero(self, groups: frozenset[int]) -> Iterator[None]:
+        mask = torch.zeros(self._atoms.n_groups, dtype=torch.bool)
+        mask[list(groups)] = True
+        parts = self._atoms.zero_parts(mask.to(self._atoms.sizes.device))
+        touched: dict[int, Tensor] = {id(part.parameter): part.parameter for part in parts}
+        touched.update((id(buffer), buffer) for buffer in self._model.buffers())
+        kept = {key: tensor.detach().clone() for key, tensor in touched.items()}
+        try:
+            with torch.no_grad():
+                for part in parts:
+                    part.fill(part.parameter)
+            yield
+        finally:
+            with torch.no_grad():
+                for key, tensor in touched.items():
+                    tensor.copy_(kept[key])
