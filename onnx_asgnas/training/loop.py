@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import islice
+from types import FrameType
 from typing import Any
 
 import torch
@@ -114,6 +118,29 @@ def loss_probe(module: OnnxModule, split: Split, loss: Loss, seed: int) -> Calla
     return measure
 
 
+@contextmanager
+def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
+    """Keep the first Ctrl-C until the step is done, since in its middle statistics and weights do not belong together.
+
+    Gives a function that says whether there was one. Where another thread than the main one trains, nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    asked = threading.Event()
+    before = signal.getsignal(signal.SIGINT)
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 @dataclass(slots=True)
 class Loop:
     """Trains a module for a number of epochs, from the start or from a checkpoint.
@@ -157,24 +184,24 @@ class Loop:
         """Train to the end; gives the event of each epoch.
 
         Raises NonFiniteError, naming the step, when the loss or a weight is no number; the last checkpoint is then from
-        before. On KeyboardInterrupt the state is saved first.
+        before. Ctrl-C lets the step finish, saves the state, and then raises KeyboardInterrupt; a second one raises it at once.
         """
         self._restore()
         started = time.monotonic() - self._seconds
         self._saved_at = time.monotonic()
         self.module.train()
-        try:
+        with _deferred_interrupt() as interrupted:
             for epoch in range(self._step // self._steps_per_epoch, self.epochs):
                 for inputs, target in self._batches(epoch):
                     self._one_step(inputs, target)
                     self._seconds = time.monotonic() - started
                     self._after_step(epoch)
+                    if interrupted():
+                        self._save()
+                        raise KeyboardInterrupt
                 self._end_epoch(epoch)
                 self._seconds = time.monotonic() - started
                 self._save()
-        except KeyboardInterrupt:
-            self._save()
-            raise
         return self.history
 
     def _batches(self, epoch: int) -> Iterator[Batch]:
