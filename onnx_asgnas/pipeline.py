@@ -97,7 +97,13 @@ class SearchResult:
 
 
 def search(
-    model: ModelSource, data: str, target: Target, *, run_dir: str | Path, on_event: Listener | None = None, **options: Any
+    model: ModelSource,
+    data: str,
+    target: Target,
+    *,
+    run_dir: str | Path,
+    on_event: Listener | None = None,
+    **options: Any,
 ) -> SearchResult:
     """From a network that is too big to a verified smaller one, in one training run.
 
@@ -109,7 +115,7 @@ def search(
     _must_be_empty(run.path)
     source = load_model(model)
     space = analyze(source, mode=config.mode, protect=config.protect, strict=config.strict)
-    dataset = _open_data(source, config)
+    dataset = data_for(source, config.data, config.loss)
     _check_before_training(source, space, dataset, config)
     _create(run, config, source, space)
     return _run_stages(run, config, space, dataset, on_event)
@@ -127,7 +133,7 @@ def resume(run_dir: str | Path, *, on_event: Listener | None = None) -> SearchRe
         )
     config = SearchConfig.read(run.config)
     space = SearchSpace.read(run.space, run.source)
-    return _run_stages(run, config, space, _open_data(load_model(run.source), config), on_event)
+    return _run_stages(run, config, space, data_for(run.source, config.data, config.loss), on_event)
 
 
 def _run_stages(
@@ -163,7 +169,7 @@ def train_plainly(
             nesterov=config.nesterov,
             weight_decay=config.weight_decay,
         )
-        history = _loop(module, optimizer, _open_data(source, config), config, on_event).run()
+        history = _loop(module, optimizer, data_for(source, config.data, config.loss), config, on_event).run()
     return module.to_onnx(), history
 
 
@@ -193,27 +199,22 @@ def _create(run: RunDirectory, config: SearchConfig, source: onnx.ModelProto, sp
         ) from None
 
 
-def _open_data(source: onnx.ModelProto, config: SearchConfig) -> Dataset:
-    return open_data(config.data, inputs=model_inputs(source), classes=_classes(source, config))
+def data_for(model: ModelSource, data: str, loss: str = "cross_entropy") -> Dataset:
+    """The data set that a text names, checked against a model: its inputs and, for labels, the width of its output."""
+    graph = TraceGraph.of(model)
+    shape = graph.size(graph.outputs[0]) if loss == "cross_entropy" else None
+    classes = shape[1] if shape is not None and len(shape) == 2 else None
+    return open_data(data, inputs=model_inputs(graph.model), classes=classes)
 
 
-def _classes(source: onnx.ModelProto, config: SearchConfig) -> int | None:
-    """The width of the model's output, where the targets are labels."""
-    if config.loss != "cross_entropy" or not source.graph.output:
-        return None
-    graph = TraceGraph(source)
-    shape = graph.size(graph.outputs[0])
-    return shape[1] if shape is not None and len(shape) == 2 else None
-
-
-def _check_before_training(
-    source: onnx.ModelProto, space: SearchSpace, dataset: Dataset, config: SearchConfig
-) -> None:
+def _check_before_training(source: onnx.ModelProto, space: SearchSpace, dataset: Dataset, config: SearchConfig) -> None:
     """What would otherwise fail only later: no structure, no trainable weight, a target too high, no batch."""
     if not space.candidates:
         reasons = sorted({s.reason for s in space.structures})
         why = f" ({'; '.join(reasons[:3])})" if reasons else ": no joint (Add, Concat) has an operand of its own"
-        raise SpaceError(f"this model has nothing to remove{why}", fix="onnx-asgnas analyze MODEL --explain shows more.")
+        raise SpaceError(
+            f"this model has nothing to remove{why}", fix="onnx-asgnas analyze MODEL --explain shows more."
+        )
     space.choose(lambda chosen: np.zeros(len(space.candidates)), config.target, hierarchy=config.method != "dhspg")
     loss = loss_named(config.loss)
     module = _module(space.graph or TraceGraph.of(source), config)
@@ -281,9 +282,7 @@ def _train(
         seed=config.seed,
     )
     with run.events.open("a", encoding="utf-8") as file:
-        loop = _loop(
-            module, optimizer, dataset, config, _tee(on_event, file), Checkpoints(run.checkpoints)
-        )
+        loop = _loop(module, optimizer, dataset, config, _tee(on_event, file), Checkpoints(run.checkpoints))
         history = loop.run()
     selection, redundancy = optimizer.selection, optimizer.redundancy
     assert selection is not None and redundancy is not None
@@ -348,6 +347,7 @@ def _report(
         config=config,
         space=space,
         chosen={entry["tensor"]: entry["redundancy"] for entry in facts["chosen"]},
+        redundancy=facts["redundancy"],
         history=facts["history"],
         comparison=comparison,
         verification=verification,
@@ -359,7 +359,15 @@ def _report(
 def versions() -> dict[str, str]:
     """The versions of this package and of those that its numbers depend on; what is not installed is left out."""
     found = {}
-    for name in ("onnx-asgnas", "onnx", "onnxruntime-training-cpu", "onnxruntime-training", "onnxruntime", "torch", "numpy"):
+    for name in (
+        "onnx-asgnas",
+        "onnx",
+        "onnxruntime-training-cpu",
+        "onnxruntime-training",
+        "onnxruntime",
+        "torch",
+        "numpy",
+    ):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -7,7 +7,7 @@ import sys
 import typer
 from rich.markup import escape
 
-from onnx_asgnas.cli.screen import err
+from onnx_asgnas.cli.screen import complain
 from onnx_asgnas.errors import AsgnasError
 
 app = typer.Typer(
@@ -28,17 +28,18 @@ A first run, on data that comes with the package:
 """,
 )
 
+
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; gives the exit code: 0 done, 1 a check failed, 2 wrong use or bad input, 130 interrupted."""
+    """Run the command line; gives the exit code: 0 done, 1 a check failed, 2 bad use or input, 130 interrupted."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         app(args=arguments, prog_name="onnx-asgnas")
     except AsgnasError as error:
         if "--debug" in arguments:
             raise
-        err.print(f"[bold red]error:[/] {escape(error.message)}")
+        complain(f"[bold red]error:[/] {escape(error.message)}")
         if error.fix:
-            err.print(escape(error.fix))
+            complain(escape(error.fix))
         return error.exit_code
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 0

@@ -17,7 +17,9 @@ Threads = Annotated[
 Protect = Annotated[
     list[str],
     typer.Option(
-        "--protect", metavar="PATTERN", help="Keep structures whose tensor or operator matches, as 'head*'. May be repeated."
+        "--protect",
+        metavar="PATTERN",
+        help="Keep structures whose tensor or operator matches, as 'head*'. May be repeated.",
     ),
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse models with unknown operators instead of keeping them.")]
@@ -37,7 +39,9 @@ RemoveGroups = Annotated[
 ]
 KeepParams = Annotated[
     float | None,
-    typer.Option("--keep-params", metavar="F", help="Fraction of the parameters that may stay.", rich_help_panel=_TARGET),
+    typer.Option(
+        "--keep-params", metavar="F", help="Fraction of the parameters that may stay.", rich_help_panel=_TARGET
+    ),
 ]
 KeepMacs = Annotated[
     float | None,
@@ -52,7 +56,9 @@ def target(remove_groups: str | None, keep_params: float | None, keep_macs: floa
     number: float | int | None = None
     if remove_groups is not None:
         try:
-            number = float(remove_groups) if "." in remove_groups or "e" in remove_groups.lower() else int(remove_groups)
+            number = (
+                float(remove_groups) if "." in remove_groups or "e" in remove_groups.lower() else int(remove_groups)
+            )
         except ValueError:
             raise typer.BadParameter(f"{remove_groups!r} is not a number", param_hint="--remove-groups") from None
     return Target(remove_groups=number, keep_params=keep_params, keep_macs=keep_macs)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -15,8 +16,18 @@ from rich.text import Text
 if TYPE_CHECKING:
     from onnx_asgnas.training.loop import Event
 
-out = Console(highlight=False, soft_wrap=False)
+_out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
+
+
+def say(text: str = "") -> None:
+    """A line on stdout, which the terminal may wrap but nobody else does: paths stay whole."""
+    _out.print(text, soft_wrap=True)
+
+
+def complain(text: str) -> None:
+    """A line on stderr, wrapped by nobody but the terminal."""
+    err.print(text, soft_wrap=True)
 
 
 def print_json(value: Mapping[str, Any]) -> None:
@@ -24,29 +35,35 @@ def print_json(value: Mapping[str, Any]) -> None:
     print(json.dumps(value))
 
 
-def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> Table:
-    """A table whose first `left` columns are text and the others numbers."""
+def draw_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> None:
+    """A table on stdout, whose first `left` columns are text and the others numbers."""
     drawn = Table(title=title or None, title_justify="left", title_style="bold", show_edge=False, pad_edge=False)
     for at, name in enumerate(header):
         drawn.add_column(name, justify="left" if at < left else "right", overflow="fold")
     for row in rows:
-        drawn.add_row(*row)
-    return drawn
+        drawn.add_row(*map(escape, row))
+    _out.print(drawn)
 
 
-def count(number: float | None) -> str:
-    """A count as people read it: 12,610, or 2.56 M from a million on."""
-    if number is None:
-        return "–"
-    for unit, size in (("G", 1e9), ("M", 1e6)):
-        if abs(number) >= size:
-            return f"{number / size:.2f} {unit}"
-    return f"{number:,.0f}"
+def draw_comparison(facts: dict[str, Any]) -> None:
+    """The table of the full model against the compact one, and the verification in one line."""
+    from onnx_asgnas.report import comparison_rows
+
+    header, *rows = comparison_rows(facts)
+    say()
+    draw_table("", header, rows)
+    if facts.get("verified"):
+        say(verification_line(facts["verified"]))
 
 
-def percent(fraction: float | None) -> str:
-    """A fraction in percent."""
-    return "–" if fraction is None else f"{100 * fraction:.1f} %"
+def verification_line(verified: dict[str, Any]) -> str:
+    """The verification in one line."""
+    word = "[green]verified[/]" if verified["passed"] else "[bold red]NOT the same[/]"
+    difference = verified["max_relative_difference"]
+    figure = "not comparable" if difference is None else f"{difference:.1e}"
+    moved = verified.get("moved")
+    tail = "" if moved is None else f" (what was removed would have moved it by {moved:.1e})"
+    return f"{word}: largest relative difference {figure}{tail}"
 
 
 class _Facts(ProgressColumn):
@@ -97,6 +114,6 @@ def _phase_line(event: Event) -> str:
 
 def _print_epoch(event: Event) -> None:
     if event.kind == "phase":
-        err.print(_phase_line(event))
+        complain(_phase_line(event))
     elif event.kind == "epoch":
-        err.print(f"{event.phase:<8} {_facts(event)} {event.seconds:.0f} s")
+        complain(f"{event.phase:<8} {_facts(event)} {event.seconds:.0f} s")

@@ -115,11 +115,14 @@ class SearchSpace:
             )
         return SearchSpace(**{f.name: getattr(self, f.name) for f in fields(self) if f.name != "graph"}, graph=graph)
 
+    def to_dict(self) -> dict[str, Any]:
+        """The space as plain data, without the model."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "graph"}
+        return {"format": FORMAT, **{name: _plain(value) for name, value in values.items()}}
+
     def to_json(self) -> str:
         """The space as JSON text, without the model."""
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "graph"}
-        plain = {name: _plain(value) for name, value in values.items()}
-        return json.dumps({"format": FORMAT, **plain}, indent=1) + "\n"
+        return json.dumps(self.to_dict(), indent=1) + "\n"
 
     @classmethod
     def from_json(cls, text: str, model: ModelSource | TraceGraph | None = None) -> SearchSpace:

@@ -20,14 +20,14 @@ from onnx_asgnas.space import Group, RemovalState, SearchSpace, Structure, analy
 logger = logging.getLogger(__name__)
 
 
-def construct(source: ModelSource, space: SearchSpace | None = None) -> onnx.ModelProto:
+def construct(source: ModelSource | TraceGraph, space: SearchSpace | None = None) -> onnx.ModelProto:
     """The compact model of a trained one, which gives the same output in exact arithmetic.
 
     What is removed is read from the weights: the groups of the space that are exactly zero. Protected structures stay
     even at zero. With nothing at zero the result is the normal form of the source; on its own result it removes
     nothing. Without a `space` the model is analysed first. Raises SpaceError for the space of another model.
     """
-    graph = TraceGraph.of(source)
+    graph = source if isinstance(source, TraceGraph) else TraceGraph.of(source)
     space = analyze(graph) if space is None else space.bind(graph)
     state, removed = _remove(space, graph)
     if not removed:

@@ -110,7 +110,9 @@ def loss_probe(module: OnnxModule, split: Split, loss: Loss, seed: int) -> Calla
 
     def measure() -> float:
         if not batches:
-            batches.extend(islice(split.batches(_PROBE_BATCH, shuffle=True, seed=seed, epoch=_PROBE_EPOCH), _PROBE_BATCHES))
+            batches.extend(
+                islice(split.batches(_PROBE_BATCH, shuffle=True, seed=seed, epoch=_PROBE_EPOCH), _PROBE_BATCHES)
+            )
         with torch.no_grad():
             losses = [float(loss(module(**inputs), target)) for inputs, target in batches]
         return sum(losses) / len(losses)
@@ -207,7 +209,9 @@ class Loop:
     def _batches(self, epoch: int) -> Iterator[Batch]:
         """The batches of an epoch that are still to come."""
         done = self._step - epoch * self._steps_per_epoch
-        return islice(self.dataset.train.batches(self.batch_size, shuffle=True, seed=self.seed, epoch=epoch), done, None)
+        return islice(
+            self.dataset.train.batches(self.batch_size, shuffle=True, seed=self.seed, epoch=epoch), done, None
+        )
 
     def _one_step(self, inputs: dict[str, torch.Tensor], target: torch.Tensor) -> None:
         clock = time.perf_counter

@@ -9,7 +9,7 @@ import typer
 
 from onnx_asgnas.cli.app import app
 from onnx_asgnas.cli.options import Debug, Json, Mode, Protect, Strict
-from onnx_asgnas.cli.screen import count, out, percent, print_json, table
+from onnx_asgnas.cli.screen import draw_table, print_json, say
 
 if TYPE_CHECKING:
     from onnx_asgnas.space import SearchSpace
@@ -28,7 +28,7 @@ def analyze(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Show the removal structures of a model: what each would save, which contain which, and how much can go at once."""
+    """Show the removal structures of a model: what each saves, which contains which, how much can go at once."""
     from onnx_asgnas.graph import write_atomically
     from onnx_asgnas.space import analyze as analyze_model
 
@@ -46,14 +46,16 @@ def analyze(
 
 
 def _draw(space: SearchSpace, model: Path) -> None:
-    out.print(f"{model}: {count(space.params)} parameters, {count(space.macs)} multiply-accumulates an example")
+    from onnx_asgnas.report.numbers import count, percent
+
+    say(f"{model}: {count(space.params)} parameters, {count(space.macs)} multiply-accumulates an example")
     erasable = [s for s in space.structures if s.erasable]
     if not erasable:
-        out.print("nothing can be removed; --explain says why")
+        say("nothing can be removed; --explain says why")
         return
     minimal = sum(s.minimal for s in erasable)
     most = space.max_removable
-    out.print(
+    say(
         f"{minimal} minimal removal structures, {len(erasable) - minimal} larger ones; "
         f"at most {most.structures} can go together\n"
     )
@@ -68,19 +70,19 @@ def _draw(space: SearchSpace, model: Path) -> None:
         ]
         for s in erasable
     ]
-    out.print(table("", ["structure", "kind", "inside of", "operators", "parameters", "MACs"], rows, left=3))
+    draw_table("", ["structure", "kind", "inside of", "operators", "parameters", "MACs"], rows, left=3)
 
 
 def _explain(space: SearchSpace) -> None:
     kept = [[s.tensor, s.reason] for s in space.structures if not s.erasable]
     if kept:
-        out.print()
-        out.print(table("What only joints read, but must stay", ["tensor", "why"], kept, left=2))
+        say()
+        draw_table("What only joints read, but must stay", ["tensor", "why"], kept, left=2)
     if space.frozen:
         rows = [[f.node or "–", f.op_type or "–", f.reason, str(f.channels)] for f in space.frozen]
-        out.print()
-        out.print(table("What keeps channels", ["operator", "type", "why", "channel groups"], rows, left=3))
+        say()
+        draw_table("What keeps channels", ["operator", "type", "why", "channel groups"], rows, left=3)
     if space.unknown:
-        out.print(f"\nunknown operators, kept with all they touch: {', '.join(space.unknown)}")
+        say(f"\nunknown operators, kept with all they touch: {', '.join(space.unknown)}")
     total, free = space.channel_groups.total, space.channel_groups.free
-    out.print(f"\n{total} channel groups, of which {free} could leave by themselves")
+    say(f"\n{total} channel groups, of which {free} could leave by themselves")

@@ -9,13 +9,16 @@ import typer
 
 from onnx_asgnas.cli.app import app
 from onnx_asgnas.cli.options import Debug, Json
-from onnx_asgnas.cli.screen import count, out, print_json
+from onnx_asgnas.cli.screen import print_json, say
 
 
 @app.command()
 def convert(
     source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="models:NAME[?arg=value], torch:pkg.mod:factory[?arg=value], or FILE.onnx")
+        str,
+        typer.Argument(
+            metavar="SOURCE", help="models:NAME[?arg=value], torch:pkg.mod:factory[?arg=value], or FILE.onnx"
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where the ONNX model goes.")],
     inputs: Annotated[
@@ -38,6 +41,7 @@ def convert(
     from onnx_asgnas.converters import convert_with_report
     from onnx_asgnas.graph import TraceGraph, save_model
     from onnx_asgnas.operators import rules_of
+    from onnx_asgnas.report.numbers import count
     from onnx_asgnas.space import cost_of
 
     found = convert_with_report(source, inputs=inputs)
@@ -57,7 +61,7 @@ def convert(
         )
         return
     operators = sum(found.operators.values())
-    out.print(f"{output}: {operators} operators, {count(cost.params)} parameters, {count(cost.macs)} MACs an example")
+    say(f"{output}: {operators} operators, {count(cost.params)} parameters, {count(cost.macs)} MACs an example")
     if found.max_relative_difference is not None:
         sizes = " and ".join(map(str, found.batch_sizes))
-        out.print(f"same output as the source at batch {sizes}: relative difference {found.max_relative_difference:.1e}")
+        say(f"same output as the source at batch {sizes}: relative difference {found.max_relative_difference:.1e}")

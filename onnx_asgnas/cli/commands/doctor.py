@@ -10,7 +10,7 @@ import typer
 
 from onnx_asgnas.cli.app import app
 from onnx_asgnas.cli.options import Debug, Json
-from onnx_asgnas.cli.screen import out, print_json, table
+from onnx_asgnas.cli.screen import draw_table, print_json, say
 
 
 @app.command()
@@ -21,13 +21,13 @@ def doctor(as_json: Json = False, debug: Debug = False) -> None:
         print_json(facts)
     else:
         rows = [[name, version or "missing"] for name, version in facts["packages"].items()]
-        out.print(f"Python {facts['python']} on {facts['system']}, {facts['cores']} cores\n")
-        out.print(table("", ["package", "version"], rows, left=2))
-        out.print(f"\ntraining engines: {', '.join(facts['engines']) or 'none'}")
+        say(f"Python {facts['python']} on {facts['system']}, {facts['cores']} cores\n")
+        draw_table("", ["package", "version"], rows, left=2)
+        say(f"\ntraining engines: {', '.join(facts['engines']) or 'none'}")
         for problem in facts["problems"]:
-            out.print(f"[bold red]problem:[/] {problem['what']}\n  mend it: {problem['fix']}")
+            say(f"[bold red]problem:[/] {problem['what']}\n  mend it: {problem['fix']}")
         if not facts["problems"]:
-            out.print("no problem found")
+            say("no problem found")
     if facts["problems"]:
         raise typer.Exit(1)
 

@@ -21,7 +21,7 @@ from onnx_asgnas.cli.options import (
     Threads,
     target,
 )
-from onnx_asgnas.cli.screen import err, out, print_json, training_progress
+from onnx_asgnas.cli.screen import complain, draw_comparison, print_json, say, training_progress
 
 _TRAINING = "Training"
 _SEARCH = "Search"
@@ -32,15 +32,14 @@ def search(
     model: Annotated[Path, typer.Argument(metavar="MODEL|RUN", help="An ONNX file; with --resume a run directory.")],
     data: Annotated[
         str | None,
-        typer.Option(
-            "--data", help="fashion-mnist-mini, fashion-mnist[:DIR], npz:FILE, or python:pkg.mod:callable."
-        ),
+        typer.Option("--data", help="fashion-mnist-mini, fashion-mnist[:DIR], npz:FILE, or python:pkg.mod:callable."),
     ] = None,
     remove_groups: RemoveGroups = None,
     keep_params: KeepParams = None,
     keep_macs: KeepMacs = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="RUN", help="The run directory; it must not exist or be empty.")
+        Path | None,
+        typer.Option("--output", "-o", metavar="RUN", help="The run directory; it must not exist or be empty."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the directory RUN.")] = False,
     epochs: Annotated[int, typer.Option(min=1, rich_help_panel=_TRAINING)] = 10,
@@ -48,14 +47,17 @@ def search(
     lr: Annotated[float, typer.Option(help="Learning rate at the start.", rich_help_panel=_TRAINING)] = 0.1,
     variant: Annotated[str, typer.Option(help="sgd, adam or adamw.", rich_help_panel=_TRAINING)] = "sgd",
     momentum: Annotated[float, typer.Option(help="Of sgd.", rich_help_panel=_TRAINING)] = 0.9,
-    nesterov: Annotated[bool, typer.Option("--nesterov", help="Nesterov momentum, for sgd.", rich_help_panel=_TRAINING)] = False,
+    nesterov: Annotated[
+        bool, typer.Option("--nesterov", help="Nesterov momentum, for sgd.", rich_help_panel=_TRAINING)
+    ] = False,
     weight_decay: Annotated[float, typer.Option(rich_help_panel=_TRAINING)] = 1e-4,
     schedule: Annotated[str, typer.Option(help="cosine or constant.", rich_help_panel=_TRAINING)] = "cosine",
     loss: Annotated[
         str, typer.Option(help="cross_entropy, mse, or python:pkg.mod:callable.", rich_help_panel=_TRAINING)
     ] = "cross_entropy",
     freeze: Annotated[
-        list[str], typer.Option("--freeze", metavar="PATTERN", help="Weights that do not train.", rich_help_panel=_TRAINING)
+        list[str],
+        typer.Option("--freeze", metavar="PATTERN", help="Weights that do not train.", rich_help_panel=_TRAINING),
     ] = [],  # noqa: B006
     train: Annotated[
         list[str],
@@ -78,7 +80,8 @@ def search(
         str, typer.Option(help="h2spg, hesso, or dhspg (which does not check validity).", rich_help_panel=_SEARCH)
     ] = "h2spg",
     select_at: Annotated[
-        float, typer.Option(help="Fraction of the steps after which the structures are chosen.", rich_help_panel=_SEARCH)
+        float,
+        typer.Option(help="Fraction of the steps after which the structures are chosen.", rich_help_panel=_SEARCH),
     ] = 0.1,
     zero_at: Annotated[
         float, typer.Option(help="Fraction of the steps after which they are at zero.", rich_help_panel=_SEARCH)
@@ -104,13 +107,14 @@ def search(
     Ctrl-C leaves it so that --resume goes on.
     """
     from onnx_asgnas import pipeline
-    from onnx_asgnas.cli.commands.compact import draw_comparison
 
     if resume:
         run_dir = model
     elif output is None or data is None:
         missing = "--output" if output is None else "--data"
-        raise typer.BadParameter("it is needed to start a run (with --resume give only the run directory)", param_hint=missing)
+        raise typer.BadParameter(
+            "it is needed to start a run (with --resume give only the run directory)", param_hint=missing
+        )
     else:
         run_dir = output
     try:
@@ -150,11 +154,11 @@ def search(
                 )
     except KeyboardInterrupt:
         if run_dir.is_dir():
-            err.print(f"interrupted; go on with: onnx-asgnas search {run_dir} --resume")
+            complain(f"interrupted; go on with: onnx-asgnas search {run_dir} --resume")
         raise
     facts = result.report.to_dict()
     if as_json:
         print_json(facts)
         return
     draw_comparison(facts)
-    out.print(f"\ncompact model: {run_dir / 'compact.onnx'}\nreport:        {run_dir / 'report.md'}")
+    say(f"\ncompact model: {run_dir / 'compact.onnx'}\nreport:        {run_dir / 'report.md'}")
