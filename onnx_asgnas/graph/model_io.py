@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from pathlib import Path
 from typing import TypeAlias
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, EncodeError
 from onnx import external_data_helper
 
 from onnx_asgnas.errors import ModelError
@@ -46,7 +47,13 @@ def load_model(source: ModelSource) -> onnx.ModelProto:
 
 def save_model(model: onnx.ModelProto, path: str | os.PathLike[str]) -> None:
     """Write the model so that `path` holds either the old content or all of the new one."""
-    write_atomically(Path(path), model.SerializeToString())
+    try:
+        data = model.SerializeToString()
+    except (ValueError, EncodeError):
+        raise ModelError(
+            f"{path} cannot be written: the model is over 2 GB", fix="Make it smaller first: prune it further."
+        ) from None
+    write_atomically(Path(path), data)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -67,9 +74,9 @@ def write_atomically(path: Path, data: bytes) -> None:
         os.replace(temporary, path)
     except OSError as error:
         Path(temporary).unlink(missing_ok=True)
-        raise ModelError(
-            f"{path} cannot be written: {error.strerror}", fix="Free some space.", path=str(path)
-        ) from None
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        fix = "Free some space." if full else "Choose another path."
+        raise ModelError(f"{path} cannot be written: {error.strerror}", fix=fix, path=str(path)) from None
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise

@@ -7,7 +7,9 @@ dimension is a number, and nothing is dead. Names of tensors, inputs and outputs
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
+from functools import cache
 
 import numpy as np
 import onnx
@@ -26,22 +28,24 @@ def normalise_with_shapes(model: onnx.ModelProto) -> tuple[onnx.ModelProto, Shap
     result = onnx.ModelProto()
     result.CopyFrom(model)
     _hide_defaults_of_inputs(result)
-    _name_nodes(result.graph)
-    for node in result.graph.node:
-        _to_inference_form(node)
+    _to_inference_form(result.graph, max((o.version for o in result.opset_import if _is_standard(o.domain)), default=1))
     _constants_to_initializers(result.graph)
     _split_merged_weights(result.graph)
+    _name_nodes(result.graph)
     shapes = _fold(result)
     remove_dead(result.graph)
     return result, shapes
 
 
 def remove_dead(graph: onnx.GraphProto) -> None:
-    """Drop, in place, the nodes, initializers and value infos that no graph output needs."""
+    """Drop, in place, the nodes, optional outputs, initializers and value infos that no graph output needs."""
     needed = {value.name for value in graph.output}
     kept = []
     for node in reversed(graph.node):
         if any(name in needed for name in node.output if name):
+            required = _required_outputs(node.op_type) if _is_standard(node.domain) else len(node.output)
+            while len(node.output) > required and node.output[-1] not in needed:
+                node.output.pop()
             kept.append(node)
             needed.update(read_by(node))
     _replace(graph.node, kept[::-1])
@@ -61,6 +65,23 @@ def read_by(node: onnx.NodeProto) -> list[str]:
             outer = [name for n in graph.node for name in read_by(n)] + [v.name for v in graph.output]
             names += [name for name in dict.fromkeys(outer) if name not in inner]
     return names
+
+
+@cache
+def _required_outputs(op_type: str) -> int:
+    """How many outputs an operator of the standard has to have: those after them may be left out."""
+    try:
+        outputs = onnx.defs.get_schema(op_type).outputs
+    except onnx.defs.SchemaError:
+        return sys.maxsize
+    options = onnx.defs.OpSchema.FormalParameterOption
+    if any(output.option == options.Variadic for output in outputs):
+        return sys.maxsize
+    return max([at + 1 for at, output in enumerate(outputs) if output.option != options.Optional], default=1)
+
+
+def _is_standard(domain: str) -> bool:
+    return domain in ("", "ai.onnx")
 
 
 def _replace(repeated: object, items: list[object]) -> None:
@@ -84,31 +105,51 @@ def _hide_defaults_of_inputs(model: onnx.ModelProto) -> None:
 
 
 def _name_nodes(graph: onnx.GraphProto) -> None:
+    """Name the nodes without a name after their operator and place, and number those that share one."""
     seen = Counter(node.name for node in graph.node)
-    taken = {name for name, count in seen.items() if name}
+    taken = set(seen) - {""}
+    counts: Counter[str] = Counter()
     for index, node in enumerate(graph.node):
         if node.name and seen[node.name] == 1:
             continue
         name = stem = node.name or f"{node.op_type}_{index}"
-        if seen[name] == 0 and name not in taken:
-            pass
-        else:
-            count = 1
-            while (name := f"{stem}_{count}") in taken:
-                count += 1
+        while name in taken:
+            counts[stem] += 1
+            name = f"{stem}_{counts[stem]}"
         taken.add(name)
         node.name = name
 
 
-def _to_inference_form(node: onnx.NodeProto) -> None:
-    if node.domain not in ("", "ai.onnx"):
-        return
-    if node.op_type == "BatchNormalization":
-        del node.output[1:]
+def _to_inference_form(graph: onnx.GraphProto, version: int) -> None:
+    """Normalise batches by given statistics, drop nothing out, in subgraphs too; `version` is the operator set's."""
+    used = {name for node in graph.node for name in read_by(node)} | {value.name for value in graph.output}
+    nodes = []
+    for node in graph.node:
+        nodes.append(node)
+        for attribute in node.attribute:
+            for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
+                _to_inference_form(inner, version)
+        if not _is_standard(node.domain) or node.op_type not in ("BatchNormalization", "Dropout"):
+            continue
         _drop_attributes(node, {"training_mode", "is_test"})
-    elif node.op_type == "Dropout":
-        del node.input[2:]
-        _drop_attributes(node, {"is_test"})
+        if version < 7:  # there, training is the default
+            node.attribute.append(onnx.helper.make_attribute("is_test", 1))
+        if node.op_type == "Dropout":
+            del node.input[2:]
+        else:
+            nodes += _unchanged_statistics(node, used)
+            del node.output[1:]
+    if len(nodes) > len(graph.node):
+        _replace(graph.node, nodes)
+
+
+def _unchanged_statistics(node: onnx.NodeProto, used: set[str]) -> list[onnx.NodeProto]:
+    """In inference the running mean and variance that a BatchNormalization gives are those that it was given."""
+    return [
+        onnx.helper.make_node("Identity", [node.input[3 + at % 2]], [name])
+        for at, name in enumerate(node.output[1:])
+        if name in used
+    ]
 
 
 def _drop_attributes(node: onnx.NodeProto, names: set[str]) -> None:
@@ -121,7 +162,7 @@ def _constants_to_initializers(graph: onnx.GraphProto) -> None:
     outputs = {v.name for v in graph.output}
     kept = []
     for node in graph.node:
-        value = _constant_value(node) if node.op_type == "Constant" else None
+        value = _constant_value(node) if node.op_type == "Constant" and _is_standard(node.domain) else None
         if value is None or node.output[0] in outputs:
             kept.append(node)
         else:
@@ -156,7 +197,7 @@ def _split_merged_weights(graph: onnx.GraphProto) -> None:
     outputs = {v.name for v in graph.output}
     kept = []
     for node in graph.node:
-        plain = node.op_type == "Identity" and node.domain in ("", "ai.onnx")
+        plain = node.op_type == "Identity" and _is_standard(node.domain)
         if plain and node.input[0] in weights and node.output[0] not in outputs:
             copy = graph.initializer.add()
             copy.CopyFrom(weights[node.input[0]])
@@ -182,7 +223,7 @@ def _fold(model: onnx.ModelProto) -> ShapeInference:
         if all(v is not None for v in constants.values()) and not outputs.intersection(names):
             folded.update(names)
         else:
-            if node.op_type == "Reshape" and node.domain in ("", "ai.onnx") and len(node.input) == 2:
+            if node.op_type == "Reshape" and _is_standard(node.domain) and len(node.input) == 2:
                 _fold_reshape(graph, node, shapes)
             kept.append(node)
     used = {name for node in kept for name in read_by(node)}
@@ -200,16 +241,12 @@ def _fold_reshape(graph: onnx.GraphProto, node: onnx.NodeProto, shapes: ShapeInf
     name = node.input[1]
     if shapes.constant(name) is not None:
         return
-    first, second = (b.values.get(name) for b in shapes.bindings)
-    data = shapes.shape(node.input[0])
-    if first is None or second is None or first.shape != second.shape or data is None:
+    varying = shapes.varying(name)
+    if varying is None or any(a.name == "allowzero" and a.i for a in node.attribute):
         return
-    if any(a.name == "allowzero" and a.i for a in node.attribute):
-        return
-    target = np.where(first == second, first, -1).astype(np.int64)
-    inputs = [b.shape(node.input[0]) or () for b in shapes.bindings]
-    for axis in np.flatnonzero(first != second):
-        if axis < len(data) and (first[axis], second[axis]) == (inputs[0][axis], inputs[1][axis]):
+    target = np.where(varying, -1, shapes.bindings[0].values[name]).astype(np.int64)
+    for axis in np.flatnonzero(varying):
+        if shapes.copies(name, int(axis), node.input[0], int(axis)):
             target[axis] = 0
     if (target == -1).sum() > 1:
         return

@@ -2,12 +2,14 @@
 
 A dimension that the model leaves open (batch, length, size) is bound to one number and then to another. What comes out
 equal both times does not depend on it: a shape entry is then a number, a value of shape arithmetic is then a constant.
+A third binding, odd sizes that no two dimensions share, catches what is equal by chance (N // 4 is zero at one and at
+two, height % 32 at 64 and at 96). A network may refuse such sizes; where it does, the first two decide.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,6 +26,8 @@ _BATCH = (1, 2)
 """Sizes that an open first dimension is bound to."""
 _OTHER = (64, 96)
 """Sizes that any other open dimension is bound to: multiples of the usual strides."""
+_PRIMES = (67, 71, 73, 79, 83, 89, 97, 101, 103, 107, 109, 113, 127, 131, 137, 139, 149, 151, 157, 163, 167, 173, 179)
+"""Sizes of open dimensions in the third binding, a different one for each as far as they reach."""
 _SCALES = 8
 """Float initializers up to this size (the scales of a Resize) are shown to shape inference, but never evaluated."""
 _SMALL = 4096
@@ -56,15 +60,22 @@ class ShapeInference:
         self._opsets = {o.domain or "": o.version for o in model.opset_import}
         self._imports = list(model.opset_import)
         self._ir_version = model.ir_version
-        self.bindings = (Binding(), Binding())
+        weights = {t.name for t in model.graph.initializer}
+        inputs = [value for value in model.graph.input if value.name not in weights]
+        first, second, third = Binding(), Binding(), Binding()
+        if not any(_is_open(dim) for value in inputs for dim in value.type.tensor_type.shape.dim):
+            second = third = first
+        self.bindings = (first, second)
+        self._probe = third
+        self._distinct = tuple({id(binding): binding for binding in (first, second, third)}.values())
         self._scales: dict[str, onnx.TensorProto] = {}
         for tensor in model.graph.initializer:
             self.add_initializer(tensor)
-        weights = {t.name for t in model.graph.initializer}
-        for at, binding in enumerate(self.bindings):
-            for value in model.graph.input:
-                if value.name not in weights:
-                    binding.types[value.name] = _bind(value.type, at)
+        symbols: dict[str, int] = {}
+        for value in inputs:
+            third.types[value.name] = _bind(value.type, lambda axis, symbol: _prime(symbols, axis, symbol))
+            second.types[value.name] = _bind(value.type, lambda axis, _: (_OTHER if axis else _BATCH)[1])
+            first.types[value.name] = _bind(value.type, lambda axis, _: (_OTHER if axis else _BATCH)[0])
 
     def add_initializer(self, tensor: onnx.TensorProto) -> None:
         """Make an initializer known: its type, and its value where it is small and no float."""
@@ -72,7 +83,7 @@ class ShapeInference:
         value = numpy_helper.to_array(tensor) if _is_shape_data(tensor) else None
         if tensor.data_type == onnx.TensorProto.FLOAT and elements(tuple(tensor.dims)) <= _SCALES:
             self._scales[tensor.name] = tensor
-        for binding in self.bindings:
+        for binding in self._distinct:
             binding.types[tensor.name] = kind
             if value is not None:
                 binding.values[tensor.name] = value
@@ -80,30 +91,53 @@ class ShapeInference:
     def add_constant(self, name: str, value: NDArray[np.generic]) -> None:
         """Make a tensor known by value at both bindings."""
         kind = onnx.helper.make_tensor_type_proto(onnx.helper.np_dtype_to_tensor_dtype(value.dtype), list(value.shape))
-        for binding in self.bindings:
+        for binding in self._distinct:
             binding.types[name] = kind
             if value.size <= _SMALL:
                 binding.values[name] = value
 
     def step(self, node: onnx.NodeProto) -> None:
         """Infer the outputs of one node whose inputs have been seen."""
-        for binding in self.bindings:
+        for binding in self._distinct:
             if not self._evaluate(node, binding):
                 self._infer(node, binding)
 
     def constant(self, name: str) -> NDArray[np.generic] | None:
         """The value of a tensor where it is known and the same at both bindings."""
         first, second = (b.values.get(name) for b in self.bindings)
-        if first is None or second is None or first.shape != second.shape or first.dtype != second.dtype:
+        if first is None or second is None:
             return None
-        return first if np.array_equal(first, second, equal_nan=first.dtype.kind == "f") else None
+        others = [second] + [value for value in [self._probe.values.get(name)] if value is not None]
+        return first if all(_same(first, other) for other in others) else None
+
+    def varying(self, name: str) -> NDArray[np.bool_] | None:
+        """Which entries of a known tensor depend on an open dimension; None where it is unknown, or its shape does."""
+        first, second = (b.values.get(name) for b in self.bindings)
+        if first is None or second is None or first.shape != second.shape:
+            return None
+        probe = self._probe.values.get(name, first)
+        return (first != second) | (first != probe) if probe.shape == first.shape else None
+
+    def copies(self, name: str, position: int, tensor: str, axis: int) -> bool:
+        """Is this entry of a known tensor the length of that axis, whatever the open dimensions are."""
+        for binding in self._distinct:
+            value, shape = binding.values.get(name), binding.shape(tensor)
+            if value is None or shape is None:
+                if binding is not self._probe:
+                    return False
+            elif axis >= len(shape) or value[position] != shape[axis]:
+                return False
+        return True
 
     def shape(self, name: str) -> Shape | None:
         """The shape of a tensor, None for a dimension that differs between the bindings; None at unknown rank."""
         first, second = (b.shape(name) for b in self.bindings)
         if first is None or second is None or len(first) != len(second):
             return None
-        return tuple(a if a == b else None for a, b in zip(first, second, strict=True))
+        third = self._probe.shape(name)
+        if third is None or len(third) != len(first):
+            third = first
+        return tuple(a if a == b == c else None for a, b, c in zip(first, second, third, strict=True))
 
     def _evaluate(self, node: onnx.NodeProto, binding: Binding) -> bool:
         """Compute the outputs of shape arithmetic; False for any other node, which is then to be inferred."""
@@ -186,11 +220,27 @@ def _is_shape_data(tensor: onnx.TensorProto) -> bool:
     return integral and int(np.prod(tensor.dims, dtype=np.int64)) <= _SMALL
 
 
-def _bind(kind: onnx.TypeProto, at: int) -> onnx.TypeProto:
+def _same(one: NDArray[np.generic], two: NDArray[np.generic]) -> bool:
+    kinds = one.shape == two.shape and one.dtype == two.dtype
+    return kinds and np.array_equal(one, two, equal_nan=one.dtype.kind == "f")
+
+
+def _is_open(dim: onnx.TensorShapeProto.Dimension) -> bool:
+    return not dim.HasField("dim_value") or dim.dim_value <= 0
+
+
+def _prime(symbols: dict[str, int], axis: int, symbol: str) -> int:
+    """The size of an open dimension in the third binding: its own, the same wherever its name stands."""
+    key = symbol or (f"unnamed {len(symbols)}" if axis else "unnamed batch")
+    return _PRIMES[symbols.setdefault(key, len(symbols)) % len(_PRIMES)]
+
+
+def _bind(kind: onnx.TypeProto, size: Callable[[int, str], int]) -> onnx.TypeProto:
+    """A type with its open dimensions bound: `size` is asked with the axis and the name of each."""
     bound = onnx.TypeProto()
     bound.CopyFrom(kind)
     if bound.HasField("tensor_type"):
         for axis, dim in enumerate(bound.tensor_type.shape.dim):
-            if not dim.HasField("dim_value") or dim.dim_value <= 0:
-                dim.dim_value = (_BATCH if axis == 0 else _OTHER)[at]
+            if _is_open(dim):
+                dim.dim_value = size(axis, dim.dim_param)
     return bound

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
+from collections.abc import Iterable
 from functools import cached_property
 
 import numpy as np
@@ -58,6 +60,12 @@ class TraceGraph:
                 found.update(name for name in node.output if name)
         return frozenset(found)
 
+    def with_constants(self, names: Iterable[str]) -> TraceGraph:
+        """The same graph, seen as it is when these activations depend on no input any more."""
+        view = copy.copy(self)
+        view.__dict__["activations"] = self.activations.difference(names)
+        return view
+
     def shape(self, name: str) -> Shape | None:
         """The shape of a tensor, None for an open dimension; None where the rank is unknown."""
         return self._shapes.shape(name)
@@ -98,7 +106,7 @@ class TraceGraph:
         return frozenset(
             name
             for node, reads in zip(self.nodes, self.reads, strict=True)
-            if len(reads) > len(node.input)
+            if len(reads) > sum(bool(name) for name in node.input)
             for name in reads
             if name not in node.input
         )
