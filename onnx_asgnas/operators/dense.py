@@ -30,11 +30,12 @@ def conv(op: Op) -> Rule:
         if group == 1:
             flow.contract(channels, flow.weight_axis(1, 1, Kind.CUT))
         elif depthwise:
-            flow.tie(rows, np.repeat(channels.ids, len(rows) // inputs), "a depthwise Conv of channels that stay")
+            ids = np.broadcast_to(channels.ids, (inputs,))
+            flow.tie(rows, np.repeat(ids, len(rows) // inputs), "a depthwise Conv of channels that stay")
             flow.size_attribute("group", channels.ids)
         else:
             flow.freeze(np.concatenate([channels.ids, rows]), "a grouped Conv needs all channels of its groups")
-        flow.write_channels(rows, True, len(weight), 1)
+        flow.write_channels(rows, True, len(weight) or 2, 1)
 
     return Rule(
         labels=labels,
@@ -111,7 +112,7 @@ def conv_transpose(op: Op) -> Rule:
         rows = flow.weight_axis(1, 1, Kind.PRODUCED)
         if op.has(2):
             flow.tie(rows, flow.weight_axis(2, 0, Kind.PRODUCED), "the bias is computed")
-        flow.write_channels(rows, True, len(weight), 1)
+        flow.write_channels(rows, True, len(weight) or 2, 1)
 
     return Rule(
         labels=labels,

@@ -93,6 +93,7 @@ class LabelBook:
         self.ties: list[tuple[Ids, Ids]] = []
         self.freezes: list[Freeze] = []
         self.sizes: list[SizeSlot] = []
+        self.claims: set[tuple[int, str, int]] = set()
 
     def axis(self, owner: str, axis: int, length: int, kind: Kind) -> Ids:
         """The labels of one axis, made at its first use."""
@@ -108,6 +109,18 @@ class LabelBook:
         kept = np.unique(labels[labels >= 0])
         if kept.size:
             self.freezes.append(Freeze(kept, node, reason))
+
+    def freeze_what_others_read(self) -> None:
+        """Keep the labels of initializers that an operator reads without knowing of them, or that the model gives."""
+        for (owner, axis), found in self.axes.items():
+            if owner not in self.graph.initializers:
+                continue
+            labels = np.arange(found.start, found.start + found.length, dtype=np.int64)
+            for node in dict.fromkeys(self.graph.consumers.get(owner, ())):
+                if (node, owner, axis) not in self.claims:
+                    self.freeze(labels, node, f"{self.graph.nodes[node].op_type} reads '{owner}' as it is")
+            if self.graph.is_output(owner):
+                self.freeze(labels, -1, f"graph output {owner}")
 
 
 class LabelFlow:
@@ -153,7 +166,13 @@ class LabelFlow:
         tensor = self.book.graph.initializers.get(name)
         if tensor is None:
             return np.full(length, -1, np.int64)
-        return self.book.axis(name, axis % len(tensor.dims), length, kind)
+        return self.own_axis(position, axis % len(tensor.dims), length, kind)
+
+    def own_axis(self, position: int, axis: int, length: int, kind: Kind) -> Ids:
+        """The labels of one axis of the tensor at this position, which this node knows how to cut."""
+        name = self.node.input[position]
+        self.book.claims.add((self.index, name, axis))
+        return self.book.axis(name, axis, length, kind)
 
     def tie(self, first: Ids, second: Ids, reason: str) -> None:
         """Labels at the same place leave together; one that meets no label stays."""
@@ -174,7 +193,7 @@ class LabelFlow:
         self.book.freeze(labels.reshape(-1), self.index, reason)
 
     def freeze_inputs(self, reason: str) -> None:
-        """Keep all labels that this node sees, of weights too."""
+        """Keep the labels of all activations that this node reads."""
         for name in self.book.graph.reads[self.index]:
             found = self.book.tensors.get(name)
             if found is not None:

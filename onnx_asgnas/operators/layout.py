@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 
 from onnx_asgnas.operators.labels import Ids, Kind, LabelFlow, Labelled
 from onnx_asgnas.operators.registry import Joint, Op, Rule, first, never, register
@@ -15,7 +16,8 @@ def concat(op: Op) -> Rule:
     activations = tuple(i for i in positions if op.is_activation(i))
     rank = len(op.size(0))
     axis = op.attribute("axis") % rank if rank else 0
-    joint = Joint(operands=activations, axis=axis) if len({op.node.input[i] for i in activations}) > 1 else None
+    several = len({op.node.input[i] for i in activations}) > 1
+    joint = Joint(operands=activations, axis=axis) if rank and several else None
 
     def labels(flow: LabelFlow) -> None:
         if any(flow.rank(p) is None for p in positions):
@@ -34,8 +36,7 @@ def _joined(flow: LabelFlow, position: int, axis: int, length: int) -> Labelled:
     found = flow.channels(position, axis)
     if (found.ids >= 0).all():
         return found
-    name = flow.node.input[position]
-    source = flow.book.axis(name, axis, length, Kind.SOURCE)
+    source = flow.own_axis(position, axis, length, Kind.SOURCE)
     return Labelled(np.where(found.ids >= 0, found.ids, source), found.zero | (found.ids < 0))
 
 
@@ -74,6 +75,8 @@ def _write_sizes(flow: LabelFlow, op: Op, ids: Ids) -> bool:
 
 def _reshaped(values: Ids, source: tuple[int, ...], target: tuple[int, ...]) -> Ids | None:
     """Reshape labels as data, expanding only the axes that must be; None where a labelled axis would be split."""
+    if 0 in source:
+        return None
     shape: list[int] = []
     data: list[int] = []
     i = j = 0
@@ -107,6 +110,8 @@ def transpose(op: Op) -> Rule:
 
     def labels(flow: LabelFlow) -> None:
         found = flow.read(0)
+        if not found.any:
+            return
         order = op.attribute("perm", list(range(found.ids.ndim))[::-1])
         flow.write(Labelled(found.ids.transpose(order), found.zero.transpose(order)))
 
@@ -153,12 +158,18 @@ def pad(op: Op) -> Rule:
 @register("Shape", "Size")
 def shape(op: Op) -> Rule:
     """https://onnx.ai/onnx/operators/onnx__Shape.html: knows nothing of the values."""
-    return Rule(
-        labels=lambda flow: flow.freeze_inputs("the length of this axis is computed with"), zero=never, shape_only=True
-    )
+    return Rule(labels=lambda flow: flow.freeze_inputs("the length of this axis is computed with"), shape_only=True)
 
 
-@register("ConstantOfShape", "Range", "Constant")
-def fill(op: Op) -> Rule:
-    """https://onnx.ai/onnx/operators/onnx__ConstantOfShape.html"""
-    return Rule(labels=lambda flow: flow.freeze_inputs("a shape is computed"), shape_only=True)
+@register("ConstantOfShape")
+def constant_of_shape(op: Op) -> Rule:
+    """https://onnx.ai/onnx/operators/onnx__ConstantOfShape.html: all zero where its fill is, which is the default."""
+    fill = op.attribute("value")
+    zero = fill is None or not onnx.numpy_helper.to_array(fill).any()
+    return Rule(labels=lambda flow: flow.freeze_inputs("a shape is computed"), zero=lambda _: zero)
+
+
+@register("Range", "Constant")
+def constant(op: Op) -> Rule:
+    """https://onnx.ai/onnx/operators/onnx__Constant.html and onnx__Range.html"""
+    return Rule(labels=lambda flow: flow.freeze_inputs(f"{op.node.op_type} computes with it"))

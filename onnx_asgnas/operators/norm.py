@@ -24,7 +24,7 @@ def layer_normalization(op: Op) -> Rule:
     """https://onnx.ai/onnx/operators/onnx__LayerNormalization.html"""
     return Rule(
         labels=lambda flow: flow.freeze_inputs("LayerNormalization normalises over this axis"),
-        zero=lambda zero: zero[1] and (len(zero) < 3 or zero[2]),
+        zero=lambda zero: zero[1] and (len(zero) < 3 or zero[2]) and not op.gives_more(),
         parameters={1: "scale", 2: "bias"},
     )
 

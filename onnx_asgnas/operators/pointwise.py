@@ -15,6 +15,12 @@ def pass_labels(flow: LabelFlow) -> None:
     flow.write(flow.read(0))
 
 
+def freeze_at_pole(flow: LabelFlow, position: int) -> None:
+    """Keep the channels of an input that would be zero where the operator is not finite at zero."""
+    found = flow.read(position)
+    flow.freeze(found.ids[(found.ids >= 0) & found.zero], f"{flow.node.op_type} is not finite at zero")
+
+
 def pass_labels_not_zero(flow: LabelFlow) -> None:
     """The output has the labels of the first input, but is not zero where that is."""
     found = flow.read(0)
@@ -23,23 +29,33 @@ def pass_labels_not_zero(flow: LabelFlow) -> None:
 
 @register("Abs", "Cast", "Ceil", "Celu", "Elu", "Erf", "Floor", "Gelu", "HardSwish", "Identity", "LeakyRelu", "Mish")
 @register("Neg", "Relu", "Round", "Selu", "Sign", "Sin", "Sinh", "Softsign", "Sqrt", "Swish", "Tan", "Tanh")
-@register("Asin", "Asinh", "Atan", "Atanh", "Dropout", "CastLike")
+@register("Asin", "Asinh", "Atan", "Atanh", "CastLike", "ThresholdedRelu")
 def zero_preserving(op: Op) -> Rule:
     """f(0) = 0; https://onnx.ai/onnx/operators/"""
     return Rule(labels=pass_labels, zero=first)
 
 
-@register("ThresholdedRelu")
-def thresholded_relu(op: Op) -> Rule:
-    """https://onnx.ai/onnx/operators/onnx__ThresholdedRelu.html"""
-    keeps = op.attribute("alpha", 1.0) >= 0
-    return Rule(labels=pass_labels if keeps else pass_labels_not_zero, zero=first if keeps else never)
+@register("Dropout")
+def dropout(op: Op) -> Rule:
+    """https://onnx.ai/onnx/operators/onnx__Dropout.html: in inference its input; the mask is not zero."""
+    return Rule(labels=pass_labels, zero=never if op.gives_more() else first)
 
 
-@register("Acos", "Acosh", "Cos", "Cosh", "Exp", "HardSigmoid", "Log", "Not", "Reciprocal", "Sigmoid", "Softplus")
+@register("Acos", "Cos", "Cosh", "Exp", "HardSigmoid", "Not", "Sigmoid", "Softplus")
 def not_zero_preserving(op: Op) -> Rule:
     """f(0) ≠ 0; https://onnx.ai/onnx/operators/"""
     return Rule(labels=pass_labels_not_zero)
+
+
+@register("Acosh", "Log", "Reciprocal")
+def not_finite_at_zero(op: Op) -> Rule:
+    """f(0) is no finite number; https://onnx.ai/onnx/operators/"""
+
+    def labels(flow: LabelFlow) -> None:
+        freeze_at_pole(flow, 0)
+        pass_labels_not_zero(flow)
+
+    return Rule(labels=labels, poles=(0,))
 
 
 @register("Clip")
@@ -76,10 +92,11 @@ def add(op: Op) -> Rule:
     positions = tuple(range(len(op.node.input)))
     activations = tuple(i for i in positions if op.is_activation(i))
     distinct = {op.node.input[i] for i in activations}
+    trains = op.node.op_type == "Add"  # what is subtracted is a mean rather than a bias
     return Rule(
-        labels=lambda flow: _meet(flow, positions, Kind.AFFINE, all),
+        labels=lambda flow: _meet(flow, positions, Kind.AFFINE if trains else Kind.CUT, all),
         zero=all,
-        parameters={i: "bias" for i in positions if op.node.op_type == "Add" and _is_vector_beside(op, i, activations)},
+        parameters={i: "bias" for i in positions if trains and _is_vector_beside(op, i, activations)},
         joint=Joint(operands=activations) if len(distinct) > 1 and op.node.op_type != "Sub" else None,
     )
 
@@ -101,20 +118,25 @@ def div(op: Op) -> Rule:
     keeps = (
         op.is_weight(1) and op.node.input[1] in op.graph.initializers and bool(op.graph.array(op.node.input[1]).all())
     )
-    return Rule(
-        labels=lambda flow: _meet(flow, (0, 1), Kind.CUT, lambda zero: keeps and zero[0]),
-        zero=first if keeps else never,
-    )
+    return _power_like(keeps, pole=1)
 
 
 @register("Pow")
 def power(op: Op) -> Rule:
     """https://onnx.ai/onnx/operators/onnx__Pow.html: zero stays zero under a constant positive exponent."""
     keeps = op.node.input[1] in op.graph.initializers and bool((op.graph.array(op.node.input[1]) > 0).all())
-    return Rule(
-        labels=lambda flow: _meet(flow, (0, 1), Kind.CUT, lambda zero: keeps and zero[0]),
-        zero=first if keeps else never,
-    )
+    return _power_like(keeps, pole=0)
+
+
+def _power_like(keeps: bool, pole: int) -> Rule:
+    """Zero where the first operand is, if it `keeps` zero; otherwise not finite where the operand `pole` is zero."""
+
+    def labels(flow: LabelFlow) -> None:
+        if not keeps:
+            freeze_at_pole(flow, pole)
+        _meet(flow, (0, 1), Kind.CUT, lambda zero: keeps and zero[0])
+
+    return Rule(labels=labels, zero=first if keeps else never, poles=() if keeps else (pole,))
 
 
 @register("Max", "Min")
@@ -181,8 +203,7 @@ def _operand(flow: LabelFlow, position: int, size: tuple[int, ...], kind: Kind) 
         own = flow.weight_axis(position, long[0] - len(size), kind)
         shape = [1] * len(size)
         shape[long[0]] = len(own)
-        trains = flow.node.op_type == "Add" and kind is Kind.AFFINE
-        return _Operand(Labelled(own.reshape(shape), np.full(shape, trains)), size)
+        return _Operand(Labelled(own.reshape(shape), np.full(shape, kind is Kind.AFFINE)), size)
     lead = (1,) * (len(size) - found.ids.ndim)
     return _Operand(
         Labelled(found.ids.reshape(lead + found.ids.shape), found.zero.reshape(lead + found.zero.shape)), size

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from onnx_asgnas.operators.labels import LabelFlow, Labelled
-from onnx_asgnas.operators.registry import Op, Rule, first, never, register
+from onnx_asgnas.operators.registry import Op, Rule, first, register
 
 
 @register("ReduceMean", "ReduceSum", "ReduceL1", "ReduceL2", "ReduceMax", "ReduceMin", "ReduceSumSquare")
@@ -17,7 +17,10 @@ def reduce_zero_preserving(op: Op) -> Rule:
 @register("ReduceProd", "ReduceLogSum", "ReduceLogSumExp", "ArgMax", "ArgMin", "CumSum", "TopK")
 def reduce_any(op: Op) -> Rule:
     """https://onnx.ai/onnx/operators/onnx__ReduceProd.html and its siblings"""
-    return Rule(labels=lambda flow: flow.freeze_inputs(f"{op.node.op_type} runs over channels"), zero=never)
+    return Rule(
+        labels=lambda flow: flow.freeze_inputs(f"{op.node.op_type} runs over channels"),
+        poles=(0,) if op.node.op_type == "ReduceLogSum" else (),
+    )
 
 
 def _reduce(flow: LabelFlow, op: Op) -> None:

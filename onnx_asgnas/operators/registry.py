@@ -47,6 +47,10 @@ class Op:
         """The shape of an input with open dimensions bound (the batch to one); () where unknown."""
         return self.graph.size(self.node.input[position]) or ()
 
+    def gives_more(self) -> bool:
+        """Does something read another output than the first one."""
+        return any(name in self.graph.consumers or self.graph.is_output(name) for name in self.node.output[1:] if name)
+
     def output_size(self, position: int = 0) -> tuple[int, ...]:
         """The shape of an output with open dimensions bound (the batch to one); () where unknown."""
         return self.graph.size(self.node.output[position]) or ()
@@ -82,13 +86,15 @@ def first(zero: tuple[bool, ...]) -> bool:
 class Rule:
     """What is known of one node.
 
-    `zero` says when its outputs are all zero, `parameters` which inputs train and in what role, `labels` how channel
-    labels flow through it, `joint` whether a zero operand may be dropped, `macs` its multiply-accumulates for one
-    example, `shape_only` that the output depends on the shape of the input and not on its values.
+    `zero` says when its outputs are all zero, `poles` the inputs that must not be zero for the outputs to be finite,
+    `parameters` which inputs train and in what role, `labels` how channel labels flow through it, `joint` whether a
+    zero operand may be dropped, `macs` its multiply-accumulates for one example, `shape_only` that the output depends
+    on the shape of the input and not on its values.
     """
 
     labels: Callable[[LabelFlow], None]
     zero: ZeroRule = never
+    poles: tuple[int, ...] = ()
     parameters: Mapping[int, str] = field(default_factory=dict)
     joint: Joint | None = None
     macs: int = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onnx_asgnas.operators.labels import LabelFlow, Labelled
-from onnx_asgnas.operators.registry import Op, Rule, first, register
+from onnx_asgnas.operators.registry import Op, Rule, first, never, register
 
 
 def _channels_only(flow: LabelFlow) -> None:
@@ -18,14 +18,14 @@ def _channels_only(flow: LabelFlow) -> None:
 @register("AveragePool", "MaxPool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")
 def pool(op: Op) -> Rule:
     """https://onnx.ai/onnx/operators/onnx__MaxPool.html and its siblings: zero in, zero out; not MaxPool's indices."""
-    several = sum(bool(name) for name in op.node.output) > 1
-    return Rule(labels=_channels_only, zero=(lambda zero: False) if several else first)
+    return Rule(labels=_channels_only, zero=never if op.gives_more() else first)
 
 
 @register("Resize", "Upsample")
 def resize(op: Op) -> Rule:
     """https://onnx.ai/onnx/operators/onnx__Resize.html"""
-    spatial = all(a == b for a, b in zip(op.size(0)[:2], op.output_size()[:2], strict=False))
+    before, after = op.size(0)[:2], op.output_size()[:2]
+    spatial = len(before) == 2 and before == after
     fills = op.attribute("extrapolation_value", 0.0) != 0
 
     def labels(flow: LabelFlow) -> None:
@@ -38,4 +38,4 @@ def resize(op: Op) -> Rule:
             flow.size_slot(3, 1, found.ids.reshape(-1))
         _channels_only(flow)
 
-    return Rule(labels=labels, zero=(lambda zero: False) if fills else (lambda zero: zero[0]))
+    return Rule(labels=labels, zero=never if fills else first)

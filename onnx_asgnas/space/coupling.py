@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +15,9 @@ from scipy.sparse.csgraph import connected_components
 
 from onnx_asgnas.graph import TraceGraph
 from onnx_asgnas.operators import Rule
-from onnx_asgnas.operators.labels import Ids, Kind, LabelBook, LabelFlow
+from onnx_asgnas.operators.labels import Freeze, Ids, Kind, LabelBook, LabelFlow, LabelledAxis, SizeSlot
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,23 +42,59 @@ class Coupling:
         self.book = _propagate(graph, rules)
         self.group, self.count = _components(self.book)
 
-    def labels_of_group(self, groups: Ids) -> Ids:
-        """All labels of the given groups."""
-        return np.flatnonzero(np.isin(self.group, groups))
+    def labels_at(self, owner: str, axis: int, indices: Sequence[int]) -> Ids:
+        """The labels of some indices of an axis that has labels."""
+        return self.book.axes[owner, axis].start + np.array(indices, np.int64)
+
+    def closure(self, labels: Ids) -> Ids:
+        """All labels that leave with these, in order."""
+        order, ends = self._by_group
+        parts = [order[ends[group] : ends[group + 1]] for group in np.unique(self.group[labels])]
+        return np.sort(np.concatenate(parts))
 
     @cached_property
-    def _axis_of_label(self) -> NDArray[np.int64]:
+    def _by_group(self) -> tuple[Ids, Ids]:
+        """The labels group by group, and where each group begins."""
+        return np.argsort(self.group, kind="stable"), np.concatenate([[0], np.bincount(self.group).cumsum()])
+
+    @cached_property
+    def _axes(self) -> tuple[list[LabelledAxis], Ids]:
+        """All labelled axes, and the number of the axis of each label."""
         axes = list(self.book.axes.values())
-        return np.repeat(np.arange(len(axes)), [axis.length for axis in axes])
+        return axes, np.repeat(np.arange(len(axes)), [axis.length for axis in axes])
 
     def axes_of(self, labels: Ids) -> list[tuple[str, int, Kind, tuple[int, ...]]]:
-        """The (owner, axis, kind, indices) that the labels stand for."""
-        axes = list(self.book.axes.values())
-        numbers = self._axis_of_label[labels]
+        """The (owner, axis, kind, indices) that labels, given in order, stand for."""
+        axes, number = self._axes
+        numbers, first = np.unique(number[labels], return_index=True)
+        found = [axes[n] for n in numbers]
         return [
-            (axes[n].owner, axes[n].axis, axes[n].kind, tuple(int(i) for i in labels[numbers == n] - axes[n].start))
-            for n in np.unique(numbers)
+            (axis.owner, axis.axis, axis.kind, tuple((part - axis.start).tolist()))
+            for axis, part in zip(found, np.split(labels, first[1:]), strict=True)
         ]
+
+    def freezes_among(self, labels: Ids) -> list[Freeze]:
+        """The freezes that name a label of the groups of these labels."""
+        return list(_gather(self._freezes_by_group, self.group[labels]))
+
+    def sizes_among(self, labels: Ids) -> list[SizeSlot]:
+        """The size slots that count a label of the groups of these labels."""
+        return list(_gather(self._sizes_by_group, self.group[labels]))
+
+    @cached_property
+    def _freezes_by_group(self) -> dict[int, list[Freeze]]:
+        return self._spread((freeze, freeze.labels) for freeze in self.book.freezes)
+
+    @cached_property
+    def _sizes_by_group(self) -> dict[int, list[SizeSlot]]:
+        return self._spread((slot, slot.labels) for slot in self.book.sizes)
+
+    def _spread(self, items: Iterable[tuple[Item, Ids]]) -> dict[int, list[Item]]:
+        found: defaultdict[int, list[Item]] = defaultdict(list)
+        for item, labels in items:
+            for group in np.unique(self.group[labels[labels >= 0]]).tolist():
+                found[group].append(item)
+        return found
 
     @cached_property
     def frozen_groups(self) -> NDArray[np.bool_]:
@@ -109,11 +149,17 @@ def _propagate(graph: TraceGraph, rules: Sequence[Rule | None]) -> LabelBook:
             flow.freeze_inputs(f"unknown operator {graph.nodes[index].op_type}")
         else:
             rule.labels(flow)
+    book.freeze_what_others_read()
     for names, reason in ((graph.outputs, "graph output"), (graph.captured, "read by a subgraph")):
         for name in names:
             if name in book.tensors:
                 book.freeze(book.tensors[name].ids.reshape(-1), -1, f"{reason} {name}")
     return book
+
+
+def _gather(by_group: Mapping[int, Sequence[Item]], groups: Ids) -> Iterable[Item]:
+    """The items of these groups, each once."""
+    return {id(item): item for group in np.unique(groups).tolist() for item in by_group.get(group, ())}.values()
 
 
 def _components(book: LabelBook) -> tuple[Ids, int]:

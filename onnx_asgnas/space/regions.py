@@ -28,7 +28,8 @@ class Regions:
                 if name:
                     ends = [self._sink] if graph.is_output(name) else []
                     self._attach(self._vertex[name], ends + graph.consumers.get(name, []))
-            self._attach(index, [self._vertex[name] for name in graph.nodes[index].output if name])
+            used = [name for name in graph.nodes[index].output if name in graph.consumers or graph.is_output(name)]
+            self._attach(index, [self._vertex[name] for name in used])
         self._enter, self._leave, self._order = self._number(size)
 
     def contains(self, tensor: str, node: int) -> bool:
@@ -60,7 +61,7 @@ class Regions:
 
     def _attach(self, vertex: int, successors: list[int]) -> None:
         if not successors:
-            return  # an output that nobody reads: it hangs at the sink and contains nothing
+            return  # nobody reads it: it hangs at the sink and contains nothing
         parent = successors[0]
         for other in successors[1:]:
             parent = self._common(parent, other)

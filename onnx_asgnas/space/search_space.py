@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
@@ -50,6 +50,8 @@ class ChannelGroups:
 class SearchSpace:
     """All removal structures of one model, what they cost, and what cannot be removed and why.
 
+    `protected` are the names of the nodes that the user wants to stay, `unknown` the operators that nobody registered.
+
     A space belongs to the model that it was made from: `graph` is that model's trace graph. One read from JSON without
     its model has none, and `bind` gives it one.
     """
@@ -59,6 +61,7 @@ class SearchSpace:
     max_removable: Removable
     channel_groups: ChannelGroups
     frozen: tuple[Frozen, ...]
+    protected: tuple[str, ...]
     unknown: tuple[str, ...]
     params: int
     macs: int
@@ -85,7 +88,7 @@ class SearchSpace:
     def removal_state(self) -> RemovalState:
         """The full network, ready for removals; `erase` takes a place in `candidates`."""
         graph, rules, joints = self._parts
-        return RemovalState(graph, rules, joints, self.candidates)
+        return RemovalState(graph, rules, joints, self.candidates, self.protected)
 
     def choose(
         self,
@@ -137,6 +140,7 @@ class SearchSpace:
                 max_removable=Removable(**values["max_removable"]),
                 channel_groups=ChannelGroups(**values["channel_groups"]),
                 frozen=tuple(Frozen(**f) for f in values["frozen"]),
+                protected=tuple(values["protected"]),
                 unknown=tuple(values["unknown"]),
                 params=values["params"],
                 macs=values["macs"],
@@ -163,9 +167,9 @@ def analyze(
 ) -> SearchSpace:
     """The search space of any ONNX model: its removal structures, and the reason for each that must stay.
 
-    `protect` are patterns of tensor or node names: a structure stays whose tensor, or an operator of whose segment,
-    matches one. Raises UnsupportedOperatorError with `strict` where an operator is unknown, ModelError for a model that
-    cannot be read, SpaceError for a mode that there is not.
+    `protect` are patterns of tensor or node names: the operators that match one stay, and with them every structure
+    whose removal would take one along. Raises UnsupportedOperatorError with `strict` where an operator is unknown,
+    ModelError for a model that cannot be read, SpaceError for a mode that there is not.
     """
     if mode != "erase":
         raise SpaceError(f"mode {mode!r} is not built yet", fix="Use mode='erase', which removes whole structures.")
@@ -179,10 +183,11 @@ def analyze(
         )
     coupling, joints = Coupling(graph, rules), Joints(graph, rules)
     found = StructureFinder(graph, rules, coupling, joints).find()
-    structures = tuple(_protected(s, tuple(protect)) for s in found)
+    protected = _protected_nodes(graph, protect)
+    structures = tuple(_without(s, protected) for s in found)
     candidates = tuple(s for s in structures if s.erasable)
     cost = cost_of(graph, rules)
-    best = largest(RemovalState(graph, rules, joints, candidates), candidates, cost)
+    best = largest(RemovalState(graph, rules, joints, candidates, tuple(protected)), candidates, cost)
     total, free = coupling.channel_groups()
     return SearchSpace(
         mode=mode,
@@ -190,6 +195,7 @@ def analyze(
         max_removable=Removable(structures=best.structures, params=best.params, macs=best.macs),
         channel_groups=ChannelGroups(total=total, free=free),
         frozen=coupling.frozen(),
+        protected=tuple(protected),
         unknown=unknown,
         params=cost.params,
         macs=cost.macs,
@@ -210,13 +216,22 @@ def fingerprint_of(graph: TraceGraph) -> str:
     return digest.hexdigest()[:16]
 
 
-def _protected(structure: Structure, patterns: tuple[str, ...]) -> Structure:
-    names = (structure.tensor, *structure.segment)
-    hit = next((p for p in patterns if any(fnmatchcase(name, p) for name in names)), None)
+def _protected_nodes(graph: TraceGraph, patterns: Iterable[str]) -> dict[str, str]:
+    """The nodes that match a pattern by their own name or an output's, each with the first such pattern."""
+    found: dict[str, str] = {}
+    for pattern in patterns:
+        for node in graph.nodes:
+            if node.name not in found and any(fnmatchcase(name, pattern) for name in (node.name, *node.output)):
+                found[node.name] = pattern
+    return found
+
+
+def _without(structure: Structure, protected: Mapping[str, str]) -> Structure:
+    """The structure, not erasable any more where a protected node lies in its region."""
+    hit = next((protected[name] for name in structure.region if name in protected), None)
     if hit is None or not structure.erasable:
         return structure
-    values = {f.name: getattr(structure, f.name) for f in fields(structure)}
-    return Structure(**{**values, "erasable": False, "minimal": False, "reason": f"protected by '{hit}'"})
+    return replace(structure, erasable=False, minimal=False, reason=f"protected by '{hit}'")
 
 
 def _plain(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 
 from onnx_asgnas.graph import TraceGraph
 from onnx_asgnas.operators import Rule, parameters_of
-from onnx_asgnas.operators.labels import Kind
+from onnx_asgnas.operators.labels import Ids, Kind
 from onnx_asgnas.space.coupling import Coupling
 from onnx_asgnas.space.joints import Joints
 from onnx_asgnas.space.regions import Regions
@@ -87,6 +88,7 @@ class StructureFinder:
             list(dict.fromkeys(name for name in reads if name in graph.activations)) for reads in graph.reads
         ]
         self._parameters = [parameters_of(graph, index, rule) for index, rule in enumerate(rules)]
+        self._rank = {name: at for at, name in enumerate(dict.fromkeys(n for names in self._parameters for n in names))}
 
     def find(self) -> list[Structure]:
         """All structures in topological order of their tensors, erasable or with the reason why not."""
@@ -94,14 +96,21 @@ class StructureFinder:
         tensors.sort(key=lambda t: self._graph.producer[t])
         parents = self._regions.parents(tensors)
         found = [replace(self._structure(tensor), parent=parents[tensor]) for tensor in tensors]
-        groups = {s.tensor: frozenset(s.group.slices) for s in found if s.erasable}
-        return [
-            replace(s, minimal=s.erasable and not any(g < groups[s.tensor] for g in self._inside(s, groups)))
-            for s in found
-        ]
+        larger = self._larger({s.tensor: frozenset(s.group.slices) for s in found if s.erasable})
+        return [replace(s, minimal=s.erasable and s.tensor not in larger) for s in found]
 
-    def _inside(self, structure: Structure, groups: dict[str, frozenset[Slice]]) -> list[frozenset[Slice]]:
-        return [g for tensor, g in groups.items() if self._regions.encloses(structure.tensor, tensor)]
+    def _larger(self, groups: dict[str, frozenset[Slice]]) -> set[str]:
+        """The tensors whose group holds the whole group, and more, of one in their region."""
+        holders: defaultdict[Slice, list[str]] = defaultdict(list)
+        for tensor, group in groups.items():
+            for piece in group:
+                holders[piece].append(tensor)
+        return {
+            outer
+            for outer, group in groups.items()
+            for inner in dict.fromkeys(tensor for piece in group for tensor in holders[piece])
+            if groups[inner] < group and self._regions.encloses(outer, inner)
+        }
 
     def _is_removal_tensor(self, tensor: str) -> bool:
         graph = self._graph
@@ -138,12 +147,24 @@ class StructureFinder:
         slices = self._behind_concats(tensor)
         if isinstance(slices, str):
             return replace(plain, reason=slices)
-        variables = tuple(v for v in self._all_parameters if v in group)
+        refusal = self._not_zero(tensor, region, group)
+        if refusal is not None:
+            return replace(plain, reason=refusal)
+        variables = tuple(sorted(group, key=self._rank.__getitem__))
         return replace(plain, erasable=True, variables=variables, **slices)
 
-    @property
-    def _all_parameters(self) -> list[str]:
-        return list(dict.fromkeys(name for names in self._parameters for name in names))
+    def _not_zero(self, tensor: str, region: list[int], variables: set[str]) -> str | None:
+        """Why a tensor is not zero, by abstract interpretation of its region with these variables at zero; or None."""
+        zero = set(variables)
+        for node in region:
+            rule, proto = self._rules[node], self._graph.nodes[node]
+            if rule is None:
+                continue
+            if any(p < len(proto.input) and proto.input[p] in zero for p in rule.poles):
+                return f"{proto.op_type} '{proto.name}' is not finite when its variables are zero"
+            if self._is_zero(node, rule, zero):
+                zero.update(proto.output)
+        return None if tensor in zero else "it is not zero when its variables are"
 
     def _parameters_within(self, tensor: str, region: list[int]) -> int:
         names = {name for index in region for name in self._parameters[index]}
@@ -154,7 +175,8 @@ class StructureFinder:
         )
 
     def _used_within(self, tensor: str, variable: str) -> bool:
-        return all(self._regions.contains(tensor, node) for node in self._graph.consumers[variable])
+        inside = all(self._regions.contains(tensor, node) for node in self._graph.consumers[variable])
+        return inside and not self._graph.is_output(variable)
 
     def _walk(self, tensor: str) -> _Segment:
         """Back along the chain that ends in a tensor, to a joint, a multi-consumer operator or a graph input."""
@@ -168,13 +190,17 @@ class StructureFinder:
             variables += self._parameters[node]
             tensor = self._activations[node][0]
             readers = self._graph.consumers[tensor] + ([-1] if self._graph.is_output(tensor) else [])
-            several = (
-                tensor in self._graph.producer
-                and sum(bool(name) for name in self._graph.nodes[self._graph.producer[tensor]].output) > 1
-            )
-            if len(readers) > 1 or several:
+            if len(readers) > 1 or self._has_siblings(tensor):
                 break
         return _Segment(nodes, variables, tensor, None)
+
+    def _has_siblings(self, tensor: str) -> bool:
+        """Does the operator that makes it give another tensor that is used."""
+        graph = self._graph
+        if tensor not in graph.producer:
+            return False
+        others = [name for name in graph.nodes[graph.producer[tensor]].output if name != tensor]
+        return any(name in graph.consumers or graph.is_output(name) for name in others)
 
     def _force(self, tensor: str, removed: str, known: dict[str, set[str] | str], depth: int) -> set[str] | str:
         """The variables nearest to a tensor that force it to zero, all used only within the removed tensor's region;
@@ -219,6 +245,9 @@ class StructureFinder:
             group = self._force(operand, removed, known, depth + 1)
             if isinstance(group, str):
                 reasons.append(group)
+                hopeful = zero.union(self._activations[node]) - {operand}
+                if not self._is_zero(node, rule, hopeful):
+                    return group
             else:
                 found |= group
                 zero.add(operand)
@@ -275,21 +304,18 @@ class StructureFinder:
                 labels.append(found)
         if not labels:
             return {}
-        closure = self._coupling.labels_of_group(np.unique(self._coupling.group[np.concatenate(labels)]))
-        held = np.zeros(self._coupling.book.count, bool)
-        held[closure] = True
-        for freeze in self._coupling.book.freezes:
-            inside = freeze.node >= 0 and self._regions.contains(tensor, freeze.node)
-            if not inside and held[freeze.labels].any():
+        closure = self._coupling.closure(np.concatenate(labels))
+        for freeze in self._coupling.freezes_among(closure):
+            if freeze.node < 0 or not self._regions.contains(tensor, freeze.node):
                 return f"its channels behind the Concat cannot leave: {freeze.reason}"
         slices = self._sort_slices(tensor, closure)
-        return slices if isinstance(slices, str) else {**slices, "shrinks": self._shrinks(tensor, held)}
+        return slices if isinstance(slices, str) else {**slices, "shrinks": self._shrinks(tensor, closure)}
 
-    def _shrinks(self, tensor: str, held: np.ndarray) -> tuple[Shrink, ...]:
+    def _shrinks(self, tensor: str, labels: Ids) -> tuple[Shrink, ...]:
         """The lengths outside of the region that count these labels."""
         found = []
-        for slot in self._coupling.book.sizes:
-            by = int(held[slot.labels[slot.labels >= 0]].sum())
+        for slot in self._coupling.sizes_among(labels):
+            by = int(np.isin(slot.labels, labels).sum())
             if by and not self._regions.contains(tensor, slot.node):
                 node = self._graph.nodes[slot.node].name
                 found.append(
@@ -313,7 +339,7 @@ class StructureFinder:
         found = np.concatenate(parts)
         return found if (found >= 0).all() else None
 
-    def _sort_slices(self, tensor: str, closure: np.ndarray) -> dict[str, Any] | str:
+    def _sort_slices(self, tensor: str, closure: Ids) -> dict[str, Any] | str:
         zeroed: list[Slice] = []
         cut: list[Slice] = []
         for owner, axis, kind, indices in self._coupling.axes_of(closure):

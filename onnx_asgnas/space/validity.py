@@ -1,7 +1,8 @@
 """Validity: does every output still depend, by value, on each input that it depended on.
 
 An activation is ZERO (known to be zero), CONSTANT (depends on no graph input) or LIVE. Here these three are one bit
-(zero) and a set of graph inputs (empty unless LIVE). Removals are applied one after another, each updates only what it
+(zero) and a set of graph inputs (empty unless LIVE); a third one marks what is not finite, and so never counts as zero
+where it is multiplied. Removals are applied one after another, each updates only what it
 changes, and can be undone.
 """
 
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from onnx_asgnas.graph import TraceGraph
-from onnx_asgnas.operators import Rule, trainable_parameters
+from onnx_asgnas.operators import Rule, rule_of, trainable_parameters
 from onnx_asgnas.space.cost import Cost, SlicedAxes, elements
 from onnx_asgnas.space.joints import Joints, JointTree
 from onnx_asgnas.space.structures import Structure
@@ -31,7 +32,12 @@ class RemovalState:
     """
 
     def __init__(
-        self, graph: TraceGraph, rules: Sequence[Rule | None], joints: Joints, structures: Sequence[Structure]
+        self,
+        graph: TraceGraph,
+        rules: Sequence[Rule | None],
+        joints: Joints,
+        structures: Sequence[Structure],
+        protected: Sequence[str] = (),
     ) -> None:
         self._graph, self._rules, self._joints, self._structures = graph, rules, joints, structures
         parameters = trainable_parameters(graph, rules)
@@ -41,6 +47,7 @@ class RemovalState:
         self._trail: list[tuple[Any, Any, Any]] = []
         self._marks: list[int] = []
         self._zero: dict[str, bool] = {}
+        self._pole: dict[str, bool] = {}
         self._depends: dict[str, int] = {}
         self._users = {name: len(readers) for name, readers in graph.consumers.items()}
         self._computed = [True] * len(graph.nodes)
@@ -51,6 +58,9 @@ class RemovalState:
         self._joined = frozenset(name for tree in joints.trees.values() for name in tree.operands)
         self._start(parameters)
         self._needs = {name: self._depends.get(name, 0) for name in graph.outputs}
+        names = frozenset(protected)
+        self._protected = [index for index, node in enumerate(graph.nodes) if node.name in names]
+        self._full_params = int(self._totals["params"])
 
     def _start(self, parameters: Sequence[str]) -> None:
         trained = set(parameters)
@@ -60,10 +70,10 @@ class RemovalState:
         for bit, name in enumerate(self._graph.inputs):
             self._zero[name], self._depends[name] = False, 1 << bit
         for index, node in enumerate(self._graph.nodes):
-            zero, depends = self._value(index)
+            zero, pole, depends = self._value(index)
             for name in node.output:
                 if name:
-                    self._zero[name], self._depends[name] = zero, depends
+                    self._zero[name], self._pole[name], self._depends[name] = zero, pole, depends
             rule = self._rules[index]
             self._totals["macs"] += rule.macs if rule is not None else 0
         self._full_depends = dict(self._depends)
@@ -93,9 +103,17 @@ class RemovalState:
 
     @property
     def valid(self) -> bool:
-        """Does every output still depend on each of its inputs, and can what became constant be folded exactly."""
+        """Does every output still depend on each of its inputs, and can what became constant be folded exactly.
+
+        What is protected has to stay. What is folded takes room: a network that would hold more parameters than the
+        full one is not valid either.
+        """
         connected = all(self._depends.get(name, 0) == needs for name, needs in self._needs.items())
-        return connected and not any(self._is_broken(name) for name in self._watched)
+        if not connected or not all(self._computed[node] for node in self._protected):
+            return False
+        if any(self._is_broken(name) for name in self._watched):
+            return False
+        return not self.constants_read() or self.cost().params <= self._full_params
 
     @property
     def removed(self) -> int:
@@ -112,15 +130,12 @@ class RemovalState:
 
     def constants_read(self) -> list[str]:
         """The activations that depend on no input any more, and that something still computed reads."""
-        return [
+        names = [
             name
-            for node in self._graph.nodes
-            for name in node.output
-            if name in self._graph.activations
-            and self._depends[name] == 0
-            and self._full_depends[name]
-            and self._live_readers(name)
+            for name in self._watched
+            if self._depends[name] == 0 and self._full_depends[name] and self._live_readers(name)
         ]
+        return sorted(names, key=self._graph.producer.__getitem__)
 
     def dead_initializers(self) -> tuple[str, ...]:
         """The parameters that nothing reads any more."""
@@ -140,27 +155,47 @@ class RemovalState:
             params -= self._parameters.get(name, 0) * gone
             for node in self._graph.consumers[name]:
                 rule = self._rules[node]
-                if rule is not None and self._computed[node]:
+                if rule is not None and self._computed[node] and self._is_weight(node, rule, name):
                     macs -= rule.macs * gone
-        return Cost(params=round(params), macs=round(macs))
+        return Cost(params=round(params) + self._folded_parameters(), macs=round(macs))
+
+    def _is_weight(self, node: int, rule: Rule, name: str) -> bool:
+        inputs = self._graph.nodes[node].input
+        return any(role == "weight" and inputs[position] == name for position, role in rule.parameters.items())
+
+    def _folded_parameters(self) -> int:
+        """How many numbers construct puts where a parameter may stand, because they depend on no input any more."""
+        names = self.constants_read()
+        view = self._graph.with_constants(names) if names else self._graph
+        found = set()
+        for name in names:
+            for node in self._live_readers(name):
+                rule, inputs = rule_of(view, node), self._graph.nodes[node].input
+                if rule is not None and any(inputs[position] == name for position in rule.parameters):
+                    found.add(name)
+        return sum(int(np.prod(self._graph.size(name) or (0,), dtype=np.int64)) for name in found)
 
     def _set(self, table: Any, key: Any, value: Any) -> None:
         old = table[key] if isinstance(table, list) else table.get(key)
         self._trail.append((table, key, old))
         table[key] = value
 
-    def _value(self, index: int) -> tuple[bool, int]:
-        """Is what a node gives all zero, and on which graph inputs does it depend."""
+    def _value(self, index: int) -> tuple[bool, bool, int]:
+        """Is what a node gives all zero, may it be infinite or NaN, and on which graph inputs does it depend."""
         rule, node = self._rules[index], self._graph.nodes[index]
-        depends = 0
+        depends, pole = 0, False
         for name in self._graph.reads[index]:
             depends |= self._depends.get(name, 0)
+            pole |= self._pole.get(name, False)
         if rule is None:
-            return False, depends
+            return False, pole, depends
         if rule.shape_only:
-            return False, 0
-        zero = bool(node.input) and rule.zero(tuple(not name or self._zero.get(name, False) for name in node.input))
-        return zero, 0 if zero else depends
+            return False, False, 0
+        zeros = tuple(not name or self._zero.get(name, False) for name in node.input)
+        if pole or any(zeros[position] for position in rule.poles):
+            return False, True, depends
+        zero = bool(node.input) and rule.zero(zeros)
+        return zero, False, 0 if zero else depends
 
     def _revalue(self, tensor: str) -> None:
         """Make a tensor zero and follow what that changes forward, then what dies backward."""
@@ -175,11 +210,14 @@ class RemovalState:
             if index == last:
                 continue
             last = index
-            zero, depends = self._value(index)
+            value = zero, pole, depends = self._value(index)
             for name in self._graph.nodes[index].output:
-                if not name or name in self._erased or (self._zero[name], self._depends[name]) == (zero, depends):
+                if not name or name in self._erased:
+                    continue
+                if (self._zero[name], self._pole[name], self._depends[name]) == value:
                     continue
                 self._set(self._zero, name, zero)
+                self._set(self._pole, name, pole)
                 self._set(self._depends, name, depends)
                 changed.append(name)
                 for reader in self._graph.consumers.get(name, ()):
@@ -238,9 +276,11 @@ class RemovalState:
         return all(self.is_gone(output) for output in outputs)
 
     def _is_broken(self, name: str) -> bool:
-        """Does a joint lose its shape with this tensor, or can what became constant not be folded into its readers."""
+        """Is it infinite, does a joint lose its shape with it, or can what is constant not be folded into readers."""
         if self.is_gone(name) and name not in self._joined:
             return False
+        if self._pole[name] and not self.is_gone(name):
+            return True
         for tree in self._trees_of(name):
             if self._computed[tree.root]:
                 gone = {n for n in tree.operands if self._zero[n]}

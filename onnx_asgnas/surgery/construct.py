@@ -15,7 +15,9 @@ from onnx import numpy_helper
 from onnx_asgnas.errors import ConstructError
 from onnx_asgnas.graph import ModelSource, TraceGraph, remove_dead
 from onnx_asgnas.graph.runtime import random_inputs, run, session
+from onnx_asgnas.operators import rules_of
 from onnx_asgnas.space import Group, RemovalState, SearchSpace, Structure, analyze
+from onnx_asgnas.space.coupling import Coupling
 
 logger = logging.getLogger(__name__)
 
@@ -103,8 +105,8 @@ class _Surgery:
             node.inputs = [tensor for position, tensor in enumerate(node.inputs) if position not in positions]
 
     def _bypass(self, work: gs.Graph, nodes: dict[str, gs.Node]) -> None:
-        """Lead what read a joint with one operand left to that operand; one that is an output becomes an Identity."""
-        outputs = {tensor.name for tensor in work.outputs}
+        """Lead what read a joint with one operand left to that operand; an output becomes an Identity."""
+        outputs = {tensor.name for tensor in work.outputs} | self.graph.captured
         for index in sorted({index for index, _ in self.state.dropped_operands()}):
             node = nodes[self.graph.nodes[index].name]
             if len(node.inputs) != 1:
@@ -124,11 +126,28 @@ class _Surgery:
             return {}
         feeds = random_inputs(self.graph.model)
         values = run(session(self.graph.model, outputs=names), feeds, names)
+        self._cut_channels(values)
         for name in names:
             tensor = tensors[name]
             tensor.inputs = []
             tensor.to_constant(values[name])
         return values
+
+    def _cut_channels(self, values: dict[str, NDArray[np.generic]]) -> None:
+        """Take the channels that leave out of folded values."""
+        pieces = [p for s in self.removed for p in s.zeroed + s.cut if p.axis is not None]
+        if not pieces:
+            return
+        coupling = Coupling(self.graph, rules_of(self.graph))
+        gone = coupling.closure(
+            np.concatenate([coupling.labels_at(p.initializer, p.axis or 0, p.indices) for p in pieces])
+        )
+        for name in values:
+            labelled = coupling.book.tensors.get(name)
+            for axis, count in enumerate(labelled.ids.shape if labelled is not None else ()):
+                if labelled is not None and count > 1:
+                    leaving = np.isin(labelled.ids.reshape(-1), gone)
+                    values[name] = np.delete(values[name], np.flatnonzero(leaving), axis=axis)
 
     def _slice(self, tensors: dict[str, gs.Tensor]) -> dict[str, NDArray[np.generic]]:
         cuts: dict[str, dict[int, set[int]]] = {}
