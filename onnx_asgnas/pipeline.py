@@ -25,6 +25,7 @@ from onnx_asgnas.config import SearchConfig, Target
 from onnx_asgnas.errors import ModelError, RunDirectoryError, SpaceError
 from onnx_asgnas.evaluation import Benchmark, Verification, benchmark, verify
 from onnx_asgnas.graph import ModelSource, TraceGraph, load_model, save_model, write_atomically
+from onnx_asgnas.graph.packages import RUNTIMES
 from onnx_asgnas.report import RunReport, write_report
 from onnx_asgnas.space import Group, SearchSpace, analyze
 from onnx_asgnas.surgery import construct
@@ -38,6 +39,9 @@ from onnx_asgnas.training.losses import loss_named
 logger = logging.getLogger(__name__)
 
 Listener = Callable[[Event], None]
+
+_NO_TARGET = Target(remove_groups=1)
+"""Where nothing is removed, the target is never looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,11 +159,20 @@ def _run_stages(
 
 
 def train_plainly(
-    model: ModelSource, data: str, *, epochs: int, on_event: Listener | None = None, **options: Any
+    model: ModelSource,
+    data: str,
+    *,
+    run_dir: str | Path | None = None,
+    on_event: Listener | None = None,
+    **options: Any,
 ) -> tuple[onnx.ModelProto, list[Event]]:
-    """Train a whole model as it is, with the same loop and engine: a baseline. Gives it, and the event of each epoch."""
-    config = SearchConfig(data=data, target=Target(keep_params=0.5), epochs=epochs, **options)
+    """Train a model as it is, with the same loop and engine: a baseline. Gives it, and the event of each epoch.
+
+    The options are those of SearchConfig. With a `run_dir` its checkpoints lie there, and a second call goes on.
+    """
+    config = SearchConfig(data=data, target=_NO_TARGET, **options)
     source = load_model(model)
+    checkpoints = None if run_dir is None else Checkpoints(RunDirectory(Path(run_dir)).checkpoints)
     with _threads(config.threads):
         module = _module(TraceGraph.of(source), config)
         optimizer = torch.optim.SGD(
@@ -169,7 +182,8 @@ def train_plainly(
             nesterov=config.nesterov,
             weight_decay=config.weight_decay,
         )
-        history = _loop(module, optimizer, data_for(source, config.data, config.loss), config, on_event).run()
+        dataset = data_for(source, config.data, config.loss)
+        history = _loop(module, optimizer, dataset, config, on_event, checkpoints).run()
     return module.to_onnx(), history
 
 
@@ -192,6 +206,8 @@ def _create(run: RunDirectory, config: SearchConfig, source: onnx.ModelProto, sp
         write_atomically(run.space, space.to_json().encode())
         write_atomically(run.config, config.to_json().encode())
     except (OSError, ModelError) as error:
+        for path in (run.source, run.space, run.config):
+            path.unlink(missing_ok=True)
         if not existed:
             shutil.rmtree(run.path, ignore_errors=True)
         raise RunDirectoryError(
@@ -208,7 +224,8 @@ def data_for(model: ModelSource, data: str, loss: str = "cross_entropy") -> Data
 
 
 def _check_before_training(source: onnx.ModelProto, space: SearchSpace, dataset: Dataset, config: SearchConfig) -> None:
-    """What would otherwise fail only later: no structure, no trainable weight, a target too high, no batch."""
+    """What would otherwise fail only later: no trainable weight, no structure, a target too high, a batch refused."""
+    module = _module(space.graph or TraceGraph.of(source), config)
     if not space.candidates:
         reasons = sorted({s.reason for s in space.structures})
         why = f" ({'; '.join(reasons[:3])})" if reasons else ": no joint (Add, Concat) has an operand of its own"
@@ -217,7 +234,6 @@ def _check_before_training(source: onnx.ModelProto, space: SearchSpace, dataset:
         )
     space.choose(lambda chosen: np.zeros(len(space.candidates)), config.target, hierarchy=config.method != "dhspg")
     loss = loss_named(config.loss)
-    module = _module(space.graph or TraceGraph.of(source), config)
     inputs, target = next(iter(dataset.train.batches(min(config.batch_size, 2))))
     module.eval()
     with torch.no_grad():
@@ -359,15 +375,7 @@ def _report(
 def versions() -> dict[str, str]:
     """The versions of this package and of those that its numbers depend on; what is not installed is left out."""
     found = {}
-    for name in (
-        "onnx-asgnas",
-        "onnx",
-        "onnxruntime-training-cpu",
-        "onnxruntime-training",
-        "onnxruntime",
-        "torch",
-        "numpy",
-    ):
+    for name in ("onnx-asgnas", "onnx", *RUNTIMES, "torch", "numpy"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

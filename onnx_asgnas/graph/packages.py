@@ -46,8 +46,8 @@ def import_onnxruntime() -> ModuleType:
     """The module `onnxruntime`.
 
     Importing a training build imports torch and replaces some of its functions (`manual_seed`, the checkpoint function)
-    for the whole process; they are put back. Raises PackageError where onnxruntime is missing, or where several packages
-    that provide it are installed.
+    for the whole process; they are put back. Raises PackageError where onnxruntime is missing, or where several
+    packages that provide it are installed.
     """
     if "onnxruntime" not in sys.modules:
         problem = runtime_problem()

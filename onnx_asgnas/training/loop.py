@@ -186,7 +186,8 @@ class Loop:
         """Train to the end; gives the event of each epoch.
 
         Raises NonFiniteError, naming the step, when the loss or a weight is no number; the last checkpoint is then from
-        before. Ctrl-C lets the step finish, saves the state, and then raises KeyboardInterrupt; a second one raises it at once.
+        before. Ctrl-C lets the step finish, saves the state, and then raises KeyboardInterrupt; a second one raises it
+        at once.
         """
         self._restore()
         started = time.monotonic() - self._seconds
