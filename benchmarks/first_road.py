@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import statistics
 import subprocess
 import sys
 import time
@@ -75,7 +76,7 @@ def run(job: Job) -> dict[str, Any]:
     from onnx_asgnas.pipeline import train_plainly, versions
 
     data, epochs, _ = PARTS[job.part]
-    source = models.build_source(f"{NETWORKS[job.network]}&seed={job.seed}")
+    source = models.parse(f"{NETWORKS[job.network]}&seed={job.seed}")
     folder = RUNS / job.name
     common: dict[str, Any] = {"epochs": epochs, "seed": job.seed, "threads": 1, **RECIPE}
     facts: dict[str, Any]
@@ -91,7 +92,7 @@ def run(job: Job) -> dict[str, Any]:
             "params": report["compact"]["params"],
             "macs": report["compact"]["macs"],
             "verified": report["verified"],
-            "chosen": [entry["tensor"] for entry in report["removed"]],
+            "chosen": [entry["tensor"] for entry in report["chosen"]],
             "seconds": report["seconds"],
         }
     else:
@@ -147,9 +148,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.job:
         (job,) = [j for j in jobs() if j.name == arguments.job]
-        line = json.dumps(run(job))
-        with RESULTS.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        _append(run(job))
         return
     missing = [job for job in jobs() if job.name not in finished()]
     estimate = sum(SECONDS[job.part] for job in missing) / arguments.workers
@@ -162,7 +161,9 @@ def main() -> None:
 
 
 def _work(missing: Iterable[Job], workers: int) -> None:
-    waiting, running, started = list(missing), {}, time.monotonic()
+    RUNS.mkdir(parents=True, exist_ok=True)
+    waiting, started = list(missing), time.monotonic()
+    running: dict[Job, subprocess.Popen[bytes]] = {}
     while waiting or running:
         done = finished()
         for job in list(waiting):
@@ -170,10 +171,9 @@ def _work(missing: Iterable[Job], workers: int) -> None:
             ready = job.method != "scratch" or needs in done
             if ready and len(running) < workers:
                 waiting.remove(job)
-                log = (RUNS / f"{job.name}.log").open("w") if RUNS.mkdir(parents=True, exist_ok=True) is None else None
-                running[job] = subprocess.Popen(
-                    [sys.executable, __file__, "--job", job.name], stdout=log, stderr=subprocess.STDOUT
-                )
+                command = [sys.executable, __file__, "--job", job.name]
+                with (RUNS / f"{job.name}.log").open("w") as log:
+                    running[job] = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         for job, process in list(running.items()):
             if process.poll() is not None:
                 del running[job]
@@ -182,8 +182,123 @@ def _work(missing: Iterable[Job], workers: int) -> None:
         time.sleep(1)
 
 
-def _write_tables(latency: bool) -> None:
-    raise SystemExit("tables: to come")
+def _latency(network: str) -> dict[str, Any]:
+    """Median and p95 of the full and the compact net of the long run, in turn, one thread; and their paired ratio."""
+    import onnx_asgnas as nas
+
+    folder = RUNS / Job(network=network, part="60k", method="h2spg", seed=0).name
+    facts = nas.benchmark(folder / "trained.onnx", folder / "compact.onnx", threads=1, seconds=5.0).to_dict()
+    return {
+        "name": f"{network.lower()}-latency",
+        "full": facts["full"]["latency_ms"],
+        "compact": facts["compact"]["latency_ms"],
+        "ratio": facts["latency_ratio"],
+    }
+
+
+def _write_tables(measure_latency: bool) -> None:
+    done = finished()
+    for network in NETWORKS:
+        missing = f"{network.lower()}-latency" not in done
+        compact = RUNS / Job(network=network, part="60k", method="h2spg", seed=0).name / "compact.onnx"
+        if compact.exists() and (missing or measure_latency):
+            _append(_latency(network))
+    done = finished()
+    text = "\n".join([_INTRODUCTION, *(_section(network, done) for network in NETWORKS), _closing(done)])
+    TABLES.write_text(text, encoding="utf-8")
+    print(f"wrote {TABLES.relative_to(ROOT)}")
+
+
+def _append(line: dict[str, Any]) -> None:
+    RESULTS.parent.mkdir(exist_ok=True)
+    with RESULTS.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def _of(done: dict[str, dict[str, Any]], network: str, part: str, method: str) -> list[dict[str, Any]]:
+    names = [j.name for j in jobs() if (j.network, j.part, j.method) == (network, part, method)]
+    return [done[name] for name in names if name in done]
+
+
+def _mean(values: Iterable[float]) -> float:
+    found = list(values)
+    return sum(found) / len(found)
+
+
+def _standard_error(values: Iterable[float]) -> float:
+    found = list(values)
+    return statistics.stdev(found) / math.sqrt(len(found)) if len(found) > 1 else math.nan
+
+
+def _section(network: str, done: dict[str, dict[str, Any]]) -> str:
+    lines = [f"## {network} (`models:{NETWORKS[network]}`)", ""]
+    for part, (data, epochs, _) in PARTS.items():
+        lines += [f"`{data}`, {epochs} epochs:", ""]
+        lines += ["| | test accuracy | parameters | MACs | structures at zero | seconds |", "|---|---|---|---|---|---|"]
+        lines += [_row(network, part, method, done) for method in METHODS if _of(done, network, part, method)]
+        lines += ["", *_verdicts(network, part, done), ""]
+    latency = done.get(f"{network.lower()}-latency")
+    if latency:
+        lines += [
+            f"Latency in onnxruntime, batch 1, one thread, paired: full {latency['full']['median']:.3f} ms (p95 "
+            f"{latency['full']['p95']:.3f}), compact {latency['compact']['median']:.3f} ms (p95 "
+            f"{latency['compact']['p95']:.3f}); median ratio {latency['ratio']:.2f}.",
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def _row(network: str, part: str, method: str, done: dict[str, dict[str, Any]]) -> str:
+    runs = _of(done, network, part, method)
+    accuracies = [100 * run["accuracy"] for run in runs]
+    spread = f" ± {_standard_error(accuracies):.2f}" if len(runs) > 1 else ""
+    chosen = "; ".join(", ".join(run["chosen"]) for run in runs if "chosen" in run) or "–"
+    return (
+        f"| {_TITLES[method]} | {_mean(accuracies):.2f}{spread} | {_mean(r['params'] for r in runs):,.0f} | "
+        f"{_mean(r['macs'] for r in runs) / 1e6:.2f} M | {chosen} | {_mean(r['seconds'] for r in runs):.0f} |"
+    )
+
+
+def _verdicts(network: str, part: str, done: dict[str, dict[str, Any]]) -> list[str]:
+    found = {m: [100 * r["accuracy"] for r in _of(done, network, part, m)] for m in METHODS}
+    if not all(found.values()):
+        return []
+    means = {method: _mean(values) for method, values in found.items()}
+    checked = [r["verified"] for m in ("h2spg", "random") for r in _of(done, network, part, m)]
+    worst = max(v["max_relative_difference"] for v in checked)
+    lines = [f"Compact against zeroed full: the largest relative difference of {len(checked)} runs is {worst:.1e}."]
+    lines.append(
+        f"H2SPG {means['h2spg'] - means['random']:+.2f} points against random, "
+        f"{means['h2spg'] - means['scratch']:+.2f} against from scratch, "
+        f"{means['h2spg'] - means['plain']:+.2f} against the full net trained plainly."
+    )
+    return lines
+
+
+def _closing(done: dict[str, dict[str, Any]]) -> str:
+    seconds = sum(line.get("seconds", 0) for line in done.values())
+    versions = next((line["versions"] for line in done.values() if "versions" in line), {})
+    return (
+        f"All runs together took {seconds / 60:.0f} minutes of one core each. "
+        f"Versions: {', '.join(f'{name} {version}' for name, version in versions.items())}.\n"
+    )
+
+
+_TITLES = {
+    "plain": "full net, trained plainly",
+    "h2spg": "H2SPG, half of the structures gone",
+    "random": "a random valid choice, otherwise the same",
+    "scratch": "H2SPG's compact net from scratch",
+}
+_INTRODUCTION = """# Results
+
+Written by `python benchmarks/first_road.py`, which does every missing run (one core each, two at once), appends a line
+of JSON to docs/results.jsonl, and makes this page anew. `--estimate` says how long the missing runs take.
+
+Fashion-MNIST; SGD with momentum 0.9, batch 64, learning rate 0.1 on a cosine, weight decay 1e-4, the same for all rows.
+Accuracy is that of the last epoch on the 10,000 test images, in percent, mean ± standard error over the seeds. The
+networks are small because two cores train them.
+"""
 
 
 if __name__ == "__main__":
