@@ -274,6 +274,7 @@ def test_measured_can_be_mixed_with_statistics() -> None:
     probe = LossProbe(model, model.atoms(), model.loss)
     np.testing.assert_allclose(score.rank((), probe), [2.0, 0.75 + 0.5, 0.0])
     np.testing.assert_allclose(score.rank((0,), probe)[1:], [1.0 + 0.5, 0.0])
+    assert np.isfinite(score.rank((0, 1, 2), probe)).all()
 
 
 def test_the_average_is_restored() -> None:
