@@ -80,7 +80,7 @@ class Benchmark:
 
     def kept_by(self, facts: ModelFacts) -> Kept:
         """What is left of the full model in another one."""
-        return Kept(params=facts.params / max(self.full.params, 1), macs=facts.macs / max(self.full.macs, 1))
+        return Kept(params=_fraction(facts.params, self.full.params), macs=_fraction(facts.macs, self.full.macs))
 
     @property
     def latency_ratio(self) -> float | None:
@@ -139,3 +139,8 @@ def benchmark(
             )
         )
     return Benchmark(models=tuple(facts), verification=verification)
+
+
+def _fraction(part: int, whole: int) -> float:
+    """Of nothing, all is kept."""
+    return part / whole if whole else 1.0

@@ -60,10 +60,9 @@ def table_sizes(graph: TraceGraph) -> dict[str, int]:
             continue
         table = graph.size(node.input[0])
         axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
-        if not table or not table[axis]:
-            continue
-        for name in _inputs_behind(graph, node.input[1]):
-            found[name] = min(table[axis], found.get(name, table[axis]))
+        rows = table[axis] if table else 0
+        for name in _inputs_behind(graph, node.input[1]) if rows else ():
+            found[name] = min(rows, found.get(name, rows))
     return found
 
 

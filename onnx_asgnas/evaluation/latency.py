@@ -1,8 +1,13 @@
-"""Latency in onnxruntime, models in turn: what the machine does meanwhile hits all of them alike."""
+"""Latency in onnxruntime, models in turn: what the machine does meanwhile hits all of them alike.
+
+The order within a round is drawn anew each time. In a fixed one a model that runs later in the round comes out about
+one percent faster than itself (benchmarks/latency_noise.py measures what is left of that).
+"""
 
 from __future__ import annotations
 
 import gc
+import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -49,9 +54,9 @@ def measure_latency(
 ) -> tuple[Latency, ...]:
     """The latency of each model in its normal form, in onnxruntime with all graph optimisation.
 
-    Rounds of one run per model (A B A B …) go on for `seconds` per model, after a warm-up within that time; at least
-    five rounds are measured. `batch` counts where a model leaves it open; `threads` is onnxruntime's choice if None.
-    Raises ModelError for a model that cannot be read or run.
+    Rounds of one run per model, in random order, go on for `seconds` per model, with a warm-up within that time; at
+    least five rounds are measured. `batch` counts where a model leaves it open; `threads` is onnxruntime's choice if
+    None. Raises ModelError for a model that cannot be read or run, InputError for a batch or time that is none.
     """
     if batch < 1 or not seconds >= 0:
         raise InputError(f"batch is {batch} and seconds is {seconds}", fix="Give a batch of 1 or more, and a time.")
@@ -60,8 +65,8 @@ def measure_latency(
         return ()
     budget = seconds * len(runners)
     with _no_garbage_collection():
-        _rounds(runners, budget * _WARM_UP, fewest=2)
-        times = np.array(_rounds(runners, budget * (1 - _WARM_UP), fewest=_FEWEST)) * 1e3
+        _rounds(runners, budget * _WARM_UP, fewest=2, seed=seed)
+        times = np.array(_rounds(runners, budget * (1 - _WARM_UP), fewest=_FEWEST, seed=seed)) * 1e3
     ratios = np.median(times / times[:, :1], axis=0)
     return tuple(
         Latency(
@@ -82,28 +87,31 @@ def _runner(graph: TraceGraph, batch: int, threads: int | None, seed: int) -> Ca
     return lambda: active.run(None, inputs)
 
 
-def _rounds(runners: Sequence[Callable[[], object]], seconds: float, *, fewest: int) -> list[list[float]]:
+def _rounds(runners: Sequence[Callable[[], object]], seconds: float, *, fewest: int, seed: int) -> list[list[float]]:
     """Seconds of every run, one row per round."""
+    shuffle = random.Random(seed).shuffle
+    order = list(range(len(runners)))
     rows: list[list[float]] = []
     end = time.perf_counter() + seconds
     while len(rows) < fewest or (time.perf_counter() < end and len(rows) < _MOST):
-        row = []
-        for runner in runners:
+        shuffle(order)
+        row = [0.0] * len(runners)
+        for at in order:
             start = time.perf_counter()
-            runner()
-            row.append(time.perf_counter() - start)
+            runners[at]()
+            row[at] = time.perf_counter() - start
         rows.append(row)
     return rows
 
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    active = gc.isenabled()
+    was_on = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if active:
+        if was_on:
             gc.enable()
 
 

@@ -52,7 +52,7 @@ def peak_memory(
         save_model(graph.model, path)
         np.savez(arrays, **made_up_inputs(graph, batch, seed))  # type: ignore[arg-type]
         command = [sys.executable, "-c", _CHILD, str(path), str(arrays), str(threads or 0)]
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
         raise ModelError(f"the model does not run: {last[0][:300]}", fix="onnx-asgnas doctor checks the runtime.")

@@ -96,7 +96,7 @@ def _why_gone(tensor: str, chosen: Collection[str], erased: Collection[str], par
 
 def _why_kept(state: RemovalState, at: int, chosen: bool) -> str:
     if chosen:
-        return "it is at zero, but without it the network would be cut through"
+        return "it is at zero, but the network needs it"
     valid = state.erase(at)
     state.undo()
-    return "the target was met without it" if valid else "with the others gone, it is the only way to an output"
+    return "the target was met without it" if valid else "with the others gone, the network needs it"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
@@ -51,10 +52,13 @@ def _summary(report: RunReport, fates: Sequence[Fate]) -> Iterator[str]:
         sentence += "." if before is None else f", that of the full one {numbers.percent(before)}."
     yield sentence
     yield _table(*comparison_rows(comparison.to_dict()))
-    yield (
+    explained = (
         "Parameters are those that train, multiply-accumulates are for one example. The full model is the trained one, "
-        "with the redundant groups at zero. Latency is that of one example in onnxruntime, both models in turn."
+        "with the redundant groups at zero."
     )
+    if comparison.latency_ratio is not None:
+        explained += " Latency is that of one run in onnxruntime, the two models in turn."
+    yield explained
 
 
 def _removed(report: RunReport, fates: Sequence[Fate]) -> Iterator[str]:
@@ -93,12 +97,11 @@ def _kept(report: RunReport, fates: Sequence[Fate]) -> Iterator[str]:
     kept = [fate for fate in fates if not fate.removed]
     yield "## What stays, and why"
     inside = {name for fate in fates if fate.structure.erasable for name in fate.structure.region}
-    if report.space.graph is not None:
-        total = len(report.space.graph.nodes)
-        yield (
-            f"{total - len(inside)} of {total} operators belong to no erasable structure: every way to an output leads "
-            "through them, or nothing that trains can bring them to zero."
-        )
+    total = len(report.space.graph.nodes) if report.space.graph is not None else len(inside)
+    yield (
+        f"{total - len(inside)} of {total} operators belong to no erasable structure: every way to an output leads "
+        "through them, or nothing that trains can bring them to zero."
+    )
     if kept:
         header = ("tensor", "segment", "parameters", "MACs", "redundancy", "why it stays")
         rows = [
@@ -234,10 +237,7 @@ def _code(name: str) -> str:
 
 def _quoted(text: str) -> str:
     """A sentence whose names in single quotes become code."""
-    parts = text.replace("|", "\\|").split("'")
-    if len(parts) % 2 == 0:
-        return "'".join(parts)
-    return "".join(f"`{part}`" if at % 2 else part for at, part in enumerate(parts))
+    return re.sub(r"(?<!\w)'([^'`]+)'(?!\w)", r"`\1`", text.replace("|", "\\|"))
 
 
 def _listed(items: Sequence[str]) -> str:
