@@ -17,7 +17,7 @@ from onnx_asgnas.evaluation.half_precision import in_float32, is_half_precision
 from onnx_asgnas.evaluation.inputs import input_names, made_up_inputs
 from onnx_asgnas.evaluation.verification import Verification
 from onnx_asgnas.graph import ModelSource, TraceGraph, load_model, normalise
-from onnx_asgnas.graph.runtime import Arrays, has_open_batch, run, session
+from onnx_asgnas.graph.runtime import Arrays, run, session
 
 _HALF_TOLERANCE = 5e-3
 """What a model in half precision may differ by as it stands; its copy in float32 is held to the tolerance asked for."""
@@ -37,7 +37,7 @@ def verify(
 ) -> Verification:
     """Compare the compact model with the full one, whose removed parts are at zero.
 
-    Both run on made-up inputs (ids within their tables, masks of ones), at each of `batches` where the model leaves the
+    Both run on made-up inputs (ids within their tables, masks of ones), at each of `batches` where an input leaves its
     batch open, and on `inputs` where given (real ones; what they leave out is made up). Of every output the largest
     absolute difference over the largest absolute value counts. Outputs that are missing, of another dtype or shape, or
     NaN fail. A model in half precision may differ by 5e-3, its copy in float32 by `tolerance`. `original` is the full
@@ -161,7 +161,7 @@ class _Trial:
         for value, model in ((expected, "full"), (got, "compact")):
             if has_nan(value):
                 return f"output '{name}' of the {model} model has NaN in it{self.precision}"
-        size = f"{difference:.2g} of its largest value" if math.isfinite(difference) else "an infinite amount"
+        size = f"{difference:.2g} relative to its largest value" if math.isfinite(difference) else "an infinite amount"
         return f"output '{name}' differs by {size}{self.precision}, and {self.tolerance:g} is allowed"
 
 
@@ -206,7 +206,8 @@ def _feeds(
     model: onnx.ModelProto, inputs: Mapping[str, NDArray[Any]] | None, batches: Sequence[int], seed: int
 ) -> list[_Feed]:
     graph = TraceGraph.of(model)
-    if has_open_batch(model):
+    shapes = [graph.shape(name) for name in graph.inputs]
+    if any(shape and shape[0] is None for shape in shapes):
         feeds = [_Feed(f"made-up inputs (batch {b})", made_up_inputs(graph, b, seed)) for b in dict.fromkeys(batches)]
     else:
         feeds = [_Feed("made-up inputs", made_up_inputs(graph, 1, seed))] if batches else []

@@ -82,6 +82,11 @@ def test_a_fixed_batch_is_kept_to(parse: Parse) -> None:
     assert found.passed and found.runs == ("made-up inputs",)
 
 
+def test_the_batch_may_be_open_in_one_input_only(parse: Parse) -> None:
+    model = parse("g (float[N,3] x, float[3] scale) => (float[N,3] y) { y = Mul (x, scale) }")
+    assert verify(model, model).runs == ("made-up inputs (batch 1)", "made-up inputs (batch 3)")
+
+
 def test_a_batch_that_the_full_model_refuses_is_left_out(parse: Parse) -> None:
     baked = parse(
         "g (float[N,4] x) => (float[M,2] y) <int64[2] shape = {2, 2}> { y = Reshape (x, shape) }",
@@ -137,7 +142,7 @@ def test_a_difference_beyond_the_tolerance_is_told_in_figures(parse: Parse) -> N
     assert verify(full, near, tolerance=1e-3).passed
     found = verify(full, near)
     assert not found.passed and found.max_relative_difference == pytest.approx(1e-4, rel=1e-3)
-    assert found.reason == "output 'y' differs by 0.0001 of its largest value, and 1e-05 is allowed"
+    assert found.reason == "output 'y' differs by 0.0001 relative to its largest value, and 1e-05 is allowed"
     assert verify(full, far).max_relative_difference == pytest.approx(1.0)
     assert verify(full, far).first_tensor == "y"
     assert verify(full, full, tolerance=0.0).passed and not verify(full, near, tolerance=0.0).passed
