@@ -9,6 +9,7 @@ AsgnasError                what all share: a message, how to mend it, and fields
 │   ├── DataError          the data set: missing, damaged, wrong shape, label out of range
 │   ├── SpaceError         nothing to remove, or a space that belongs to another model
 │   ├── TargetError        the target is ill-formed, or above the largest valid sparsity
+│   ├── OutputError        a file cannot be written
 │   ├── RunDirectoryError  the run directory cannot be written, is not empty, or is incomplete
 │   └── PackageError       packages are missing or overwrite each other
 ├── TrainingError          training cannot go on
@@ -72,6 +73,10 @@ class SpaceError(InputError):
 
 class TargetError(InputError):
     """The target is ill-formed, or more than can be removed."""
+
+
+class OutputError(InputError):
+    """A file cannot be written."""
 
 
 class RunDirectoryError(InputError):

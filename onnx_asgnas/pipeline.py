@@ -22,7 +22,7 @@ import torch
 from onnx import numpy_helper
 
 from onnx_asgnas.config import SearchConfig, Target
-from onnx_asgnas.errors import ModelError, RunDirectoryError, SpaceError
+from onnx_asgnas.errors import OutputError, RunDirectoryError, SpaceError
 from onnx_asgnas.evaluation import Benchmark, Verification, benchmark, verify
 from onnx_asgnas.graph import ModelSource, TraceGraph, load_model, save_model, write_atomically
 from onnx_asgnas.graph.packages import RUNTIMES
@@ -205,7 +205,7 @@ def _create(run: RunDirectory, config: SearchConfig, source: onnx.ModelProto, sp
         save_model(source, run.source)
         write_atomically(run.space, space.to_json().encode())
         write_atomically(run.config, config.to_json().encode())
-    except (OSError, ModelError) as error:
+    except (OSError, OutputError) as error:
         for path in (run.source, run.space, run.config):
             path.unlink(missing_ok=True)
         if not existed:

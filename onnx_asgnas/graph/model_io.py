@@ -12,7 +12,7 @@ import onnx
 from google.protobuf.message import DecodeError, EncodeError
 from onnx import external_data_helper
 
-from onnx_asgnas.errors import ModelError
+from onnx_asgnas.errors import ModelError, OutputError
 
 ModelSource: TypeAlias = "str | os.PathLike[str] | bytes | onnx.ModelProto"
 
@@ -57,12 +57,12 @@ def save_model(model: onnx.ModelProto, path: str | os.PathLike[str]) -> None:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file by way of a temporary one in the same folder; raises ModelError where that is not possible."""
+    """Write a file by way of a temporary one in the same folder; raises OutputError where that is not possible."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:
-        raise ModelError(
+        raise OutputError(
             f"{path} cannot be written: {error.strerror}", fix="Choose a folder that you may write to.", path=str(path)
         ) from None
     try:
@@ -76,7 +76,7 @@ def write_atomically(path: Path, data: bytes) -> None:
         Path(temporary).unlink(missing_ok=True)
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         fix = "Free some space." if full else "Choose another path."
-        raise ModelError(f"{path} cannot be written: {error.strerror}", fix=fix, path=str(path)) from None
+        raise OutputError(f"{path} cannot be written: {error.strerror}", fix=fix, path=str(path)) from None
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise

@@ -14,6 +14,9 @@ from onnx_asgnas.graph.packages import import_onnxruntime
 
 Arrays = dict[str, NDArray[Any]]
 
+_FATAL_ONLY = 4
+"""onnxruntime's log level: its errors reach the user as ours, not as lines of its own on stderr."""
+
 
 def session(
     model: onnx.ModelProto, *, optimised: bool = False, threads: int | None = None, outputs: Sequence[str] = ()
@@ -24,7 +27,7 @@ def session(
     """
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = _FATAL_ONLY
     levels = onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimised else levels.ORT_DISABLE_ALL
     if threads is not None:
@@ -60,23 +63,22 @@ def run(session: Any, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]
 def random_inputs(model: onnx.ModelProto, batch: int = 1, seed: int = 0) -> Arrays:
     """Made-up inputs that fit the model: normal floats, small non-negative integers, true masks.
 
-    An open first dimension is the batch; other open dimensions are 64, but equal names have equal lengths.
+    A dimension with the name of an open first dimension, and every other open first one, is the batch; other open
+    dimensions are 64.
     """
     random = np.random.default_rng(seed)
     weights = {t.name for t in model.graph.initializer}
-    return {value.name: _random(value, batch, random) for value in model.graph.input if value.name not in weights}
+    inputs = [value for value in model.graph.input if value.name not in weights]
+    batch_names = {v.type.tensor_type.shape.dim[0].dim_param for v in inputs if v.type.tensor_type.shape.dim} - {""}
+    return {value.name: _random(value, batch, batch_names, random) for value in inputs}
 
 
-def has_open_batch(model: onnx.ModelProto) -> bool:
-    """May the first dimension of every input be any number."""
-    weights = {t.name for t in model.graph.initializer}
-    inputs = [v for v in model.graph.input if v.name not in weights]
-    return all(len(v.type.tensor_type.shape.dim) and not v.type.tensor_type.shape.dim[0].dim_value for v in inputs)
-
-
-def _random(value: onnx.ValueInfoProto, batch: int, random: np.random.Generator) -> NDArray[Any]:
+def _random(value: onnx.ValueInfoProto, batch: int, batch_names: set[str], random: np.random.Generator) -> NDArray[Any]:
     kind = value.type.tensor_type
-    dims = [d.dim_value or (batch if axis == 0 else 64) for axis, d in enumerate(kind.shape.dim)]
+    dims = [
+        d.dim_value or (batch if axis == 0 or d.dim_param in batch_names else 64)
+        for axis, d in enumerate(kind.shape.dim)
+    ]
     dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
     if dtype == np.bool_:
         return np.ones(dims, dtype)

@@ -18,7 +18,7 @@ JSON, MARKDOWN = "report.json", "report.md"
 def write_report(run_dir: Path, facts: RunReport) -> None:
     """Write report.json and report.md into a run directory, each whole or not at all.
 
-    Raises ModelError where the folder cannot be written to.
+    Raises OutputError where the folder cannot be written to.
     """
     text = json.dumps(_finite(facts.to_dict()), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
     write_atomically(run_dir / JSON, text.encode())
