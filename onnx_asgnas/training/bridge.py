@@ -59,6 +59,7 @@ class OnnxModule(Scope):
     ) -> None:
         super().__init__()
         graph = model if isinstance(model, TraceGraph) else TraceGraph.of(model)
+        _refuse_other_floats(graph)
         self._engine_name = resolve_engine(engine)
         self._source = graph.model
         self._freeze_bn = freeze_bn
@@ -69,7 +70,7 @@ class OnnxModule(Scope):
         statistics = batch_norm_statistics(graph.model)
         names = _parameters(graph, statistics, tuple(train))
         frozen = _matching(names, tuple(freeze), "freeze")
-        _refuse_untrainable(graph, names, frozen)
+        _refuse_nothing_to_train(names, frozen)
         self._mount(graph, names, statistics, frozen)
         lowered = self._lower(tuple(name for name in self._held_parameters if name not in frozen), freeze_bn)
         if not lowered.wrt:
@@ -311,22 +312,21 @@ def _matching(names: Sequence[str], patterns: Sequence[str], option: str) -> fro
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 
-def _refuse_untrainable(graph: TraceGraph, names: Sequence[str], frozen: Collection[str]) -> None:
-    narrow = [
-        (name, kind)
-        for name, kind in [
-            *((n, graph.dtype(n)) for n in graph.inputs),
-            *((t.name, t.data_type) for t in graph.initializers.values()),
-        ]
-        if kind in (TensorProto.FLOAT16, TensorProto.BFLOAT16) or (kind == TensorProto.DOUBLE and name in names)
-    ]
-    if narrow:
-        name, kind = narrow[0]
-        raise ModelError(
-            f"{name!r} is {TensorProto.DataType.Name(kind).lower()}; networks are trained in float32",
-            fix="Export the model in float32, train it, and convert the result.",
-            tensor=name,
-        )
+def _refuse_other_floats(graph: TraceGraph) -> None:
+    """Half precision anywhere and double precision in weights: neither is trained."""
+    kinds = {name: graph.dtype(name) for name in graph.inputs}
+    kinds |= {name: tensor.data_type for name, tensor in graph.initializers.items()}
+    weights = set(trainable_parameters(graph))
+    for name, kind in kinds.items():
+        if kind in (TensorProto.FLOAT16, TensorProto.BFLOAT16) or (kind == TensorProto.DOUBLE and name in weights):
+            raise ModelError(
+                f"{name!r} is {TensorProto.DataType.Name(kind).lower()}; networks are trained in float32",
+                fix="Export the model in float32, train it, and convert the result.",
+                tensor=name,
+            )
+
+
+def _refuse_nothing_to_train(names: Sequence[str], frozen: Collection[str]) -> None:
     if not names:
         raise ModelError(
             "the model has no trainable float weights",

@@ -14,21 +14,27 @@ from dataclasses import dataclass
 import onnx
 
 from onnx_asgnas.errors import UnsupportedOperatorError
-from onnx_asgnas.training.opset import has_body, inline_bodies, is_standard, loadable, opset_of, trace_constants
-from onnx_asgnas.training.rewrites import (
-    REWRITES,
-    Rewriting,
-    attribute,
-    freeze_batch_normalization,
-    train_batch_normalization,
+from onnx_asgnas.training import resampling as _registered  # noqa: F401 (its rewrites register themselves)
+from onnx_asgnas.training.opset import (
+    BODIES_OPSET,
+    has_body,
+    inline_bodies,
+    is_standard,
+    loadable,
+    opset_of,
+    raise_opset,
+    trace_constants,
+    without_cast_like,
 )
+from onnx_asgnas.training.rewrites import freeze_batch_normalization, train_batch_normalization
+from onnx_asgnas.training.rewriting import REWRITES, Rewriting, attribute
 
 DIFFERENTIABLE = frozenset(
     """
     Abs Add AveragePool BatchNormalization Cast Clip Concat Conv Cos Div Erf Exp Expand Flatten Gather GatherElements
-    GatherND Gelu Gemm GlobalAveragePool Identity LeakyRelu Log LogSoftmax MatMul Max MaxPool Min Mul Neg Pad Pow
-    Reciprocal ReduceMean ReduceSum Relu Reshape ScatterElements ScatterND Sigmoid Sin Slice Softmax Sqrt Squeeze Sub
-    Tanh Tile TopK Transpose Unsqueeze Where
+    GatherND Gelu Gemm GlobalAveragePool Identity LayerNormalization LeakyRelu Log LogSoftmax MatMul Max MaxPool Min
+    Mul Neg Pad Pow Reciprocal ReduceMean ReduceSum Relu Reshape ScatterElements ScatterND Sigmoid Sin Slice Softmax
+    Sqrt Squeeze Sub Tanh Tile TopK Transpose Unsqueeze Where
     """.split()  # noqa: SIM905 (a literal list takes fifty lines)
 )
 """The dialect of training graphs: on the way from what is trained to the outputs no other operator remains."""
@@ -74,7 +80,7 @@ def lower(
     statistics = batch_norm_statistics(model)
     fed = feed_from_outside(model, (*parameters, *statistics))
     inputs = tuple(value.name for value in fed.graph.input)[: -len(parameters) - len(statistics) or None]
-    fed = _inline_bodies(loadable(fed), wrt)
+    fed = _inline_bodies(without_cast_like(loadable(fed)), wrt)
     fed = _rewrite(fed, wrt, freeze_bn)
     path = GradientPath(fed, wrt)
     _refuse_the_rest(fed, path)
@@ -156,16 +162,15 @@ _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLO
 
 def _inline_bodies(model: onnx.ModelProto, wrt: Collection[str]) -> onnx.ModelProto:
     """Replace operators on the gradient path by the standard's own definition, until those left need none."""
-    opset = opset_of(model)
+    done: set[str] = set()
     while True:
-        wanted = {
-            node.op_type
-            for node in GradientPath(model, wrt).nodes
-            if is_standard(node) and has_body(node.op_type, opset) and not _is_handled(node)
-        }
+        opset = max(opset_of(model), BODIES_OPSET)
+        on_path = [node for node in GradientPath(model, wrt).nodes if is_standard(node) and not _is_handled(node)]
+        wanted = {node.op_type for node in on_path if has_body(node.op_type, opset)} - done
         if not wanted:
             return model
-        model = inline_bodies(model, wanted)
+        model = inline_bodies(raise_opset(model, BODIES_OPSET), wanted)
+        done |= wanted
 
 
 def _is_handled(node: onnx.NodeProto) -> bool:

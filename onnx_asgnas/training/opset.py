@@ -14,21 +14,36 @@ from onnx_asgnas.graph.shapes import ShapeInference
 
 OLDEST_OPSET, NEWEST_OPSET, NEWEST_IR = 14, 21, 10
 """BatchNormalization has its training form from opset 14; the training runtime loads opset 21 and IR version 10."""
+BODIES_OPSET = 18
+"""The opset in which the standard's definitions of operators are written; the inliner leaves older nodes alone."""
 
 
 def loadable(model: onnx.ModelProto, *, oldest: int = OLDEST_OPSET) -> onnx.ModelProto:
     """The same network in an opset and an IR version that the runtime loads; raises ModelError where there is none."""
     if model.functions:
         model = inliner.inline_local_functions(model)
-    opset = opset_of(model)
-    if opset < oldest:
-        model = _raise_opset(model, opset)
-    elif opset > NEWEST_OPSET:
+    model = raise_opset(model, oldest)
+    if opset_of(model) > NEWEST_OPSET:
         model = _lower_opset(model)
     if model.ir_version > NEWEST_IR:
         model = _copy(model)
         model.ir_version = NEWEST_IR
     return model
+
+
+def raise_opset(model: onnx.ModelProto, oldest: int) -> onnx.ModelProto:
+    """The same network in this opset at least; raises ModelError where ONNX's converter cannot do it."""
+    opset = opset_of(model)
+    if opset >= oldest:
+        return model
+    try:
+        return version_converter.convert_version(model, oldest)
+    except (RuntimeError, ValueError) as error:  # it asserts on operators that it has no adapter for
+        raise ModelError(
+            f"the model's opset {opset} cannot be raised to {oldest}, which training needs: {_first_line(error)}",
+            fix=f"Export the model with opset {BODIES_OPSET} to {NEWEST_OPSET}.",
+            opset=opset,
+        ) from None
 
 
 def has_body(op_type: str, opset: int) -> bool:
@@ -41,12 +56,15 @@ def has_body(op_type: str, opset: int) -> bool:
 
 def inline_bodies(model: onnx.ModelProto, op_types: Collection[str]) -> onnx.ModelProto:
     """Replace every node of these operators by the standard's definition of it; the result is in normal form."""
-    return normalise(_like_to_cast(_inline_as_it_stands(model, op_types)))
+    return normalise(without_cast_like(_inline_as_it_stands(model, op_types)))
 
 
 def _inline_as_it_stands(model: onnx.ModelProto, op_types: Collection[str]) -> onnx.ModelProto:
     """Inline these operators. The inliner knows the types of graph inputs only, so constants are listed as such."""
     listed = _copy(model)
+    for node in listed.graph.node:
+        if node.op_type in op_types and is_standard(node):
+            _write_defaults(node, opset_of(model))
     listed.graph.input.extend(
         helper.make_tensor_value_info(t.name, t.data_type, list(t.dims)) for t in model.graph.initializer
     )
@@ -60,8 +78,17 @@ def _inline_as_it_stands(model: onnx.ModelProto, op_types: Collection[str]) -> o
     return result
 
 
-def _like_to_cast(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The standard's bodies cast their constants "like" an input; as plain Casts they are constants and fold."""
+def _write_defaults(node: onnx.NodeProto, opset: int) -> None:
+    """Write out the attributes that are left at their defaults: bodies refer to them, and the inliner leaves blanks."""
+    given = {a.name for a in node.attribute}
+    for name, formal in onnx.defs.get_schema(node.op_type, opset).attributes.items():
+        if name not in given and formal.default_value.name:
+            node.attribute.append(formal.default_value)
+
+
+def without_cast_like(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same network with plain Casts: the runtime looks for a gradient of CastLike even in its second input."""
+    model = _copy(model)
     trace = trace_constants(model)
     for node in model.graph.node:
         if node.op_type == "CastLike" and trace.dtype(node.input[1]):
@@ -79,17 +106,6 @@ def trace_constants(model: onnx.ModelProto) -> TraceGraph:
     for node in model.graph.node:
         shapes.step(node)
     return TraceGraph(model, shapes)
-
-
-def _raise_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
-    try:
-        return version_converter.convert_version(model, OLDEST_OPSET)
-    except (RuntimeError, ValueError) as error:  # the converter asserts on operators that it has no adapter for
-        raise ModelError(
-            f"the model's opset {opset} cannot be raised to {OLDEST_OPSET}: {_first_line(error)}",
-            fix=f"Export the model with opset {OLDEST_OPSET} to {NEWEST_OPSET}.",
-            opset=opset,
-        ) from None
 
 
 def _lower_opset(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -106,10 +106,13 @@ def refusals(names: Sequence[str], inputs: Sequence[torch.Tensor]) -> Iterator[N
 
 
 def reason_of(error: Exception) -> str:
-    """What an onnxruntime error says, without its source paths and codes."""
+    """What an onnxruntime error says, without its source paths and codes, and which node it is about."""
     text = str(error)
-    node = re.search(r"running (\w+) node\. Name:'(?:\d+:\w+:)?([^']*)'", text)
+    running = re.search(r"running (\w+) node\. Name:'(?:\d+:\w+:)?([^']*)'", text)
     status = text.rsplit("Status Message:", 1)[-1].rsplit("] :", 1)[-1]
     status = re.sub(r"^\s*\d+ : [A-Z_]+ : ", "", status).strip().splitlines()[0]
     status = re.sub(r"^\S*\.(?:cc|h):\d+ .*?\) ", "", status)
-    return f"{node[1]} {node[2]!r}: {status}" if node else status
+    if running is None:
+        return status
+    node, of_gradient, _ = running[2].partition("_Grad/")  # the first half also runs what the gradient needs of shapes
+    return f"{node!r}: {status}" if of_gradient else f"{running[1]} {node!r}: {status}"

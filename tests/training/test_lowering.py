@@ -1,0 +1,629 @@
+"""Every operator of the training dialect, and every lowering, against torch's gradients in float64."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+import torch.nn.functional as F
+from onnx import helper, numpy_helper, parser
+
+from onnx_asgnas.errors import ModelError, UnsupportedOperatorError
+from onnx_asgnas.graph import TraceGraph, normalise
+from onnx_asgnas.training.bridge import OnnxModule
+from onnx_asgnas.training.lowering import DIFFERENTIABLE, GradientPath, lower
+from onnx_asgnas.training.rewriting import REWRITES
+
+Tensor = torch.Tensor
+IMAGE = (3, 6, 6)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """`body` gives y from h, of shape [N, *shape]; `reference` does so in torch, given h and the weights by name.
+
+    h is x * w, so that a gradient comes both from what an operator is fed and from the weights that it holds.
+    """
+
+    body: str
+    reference: Callable[..., Tensor]
+    shape: tuple[int, ...] = (4, 5)
+    weights: Mapping[str, Any] = field(default_factory=dict)
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    positive: bool = False
+    opset: int = 17
+    open_size: bool = False
+
+    def model(self) -> onnx.ModelProto:
+        rank = len(self.shape)
+        sizes = ",".join(["N", *("DHWL"[i] if self.open_size and i else str(s) for i, s in enumerate(self.shape))])
+        example = self.reference(torch.ones(2, *self.shape), **{k: torch.ones(v) for k, v in self.weights.items()})
+        result = ",".join(f"d{axis}" for axis in range(example.dim()))
+        text = f"""<ir_version: 8, opset_import: ["" : {self.opset}]>
+            g (float[{sizes}] x) => (float[{result}] y) {{ h = Mul(x, w) {self.body} }}"""
+        model = parser.parse_model(text)
+        generator = np.random.default_rng(0)
+        arrays = {"w": generator.uniform(0.5, 1.5, (1, self.shape[0], *[1] * (rank - 1)))}
+        arrays |= {name: generator.normal(size=shape) * 0.5 for name, shape in self.weights.items()}
+        for name, array in arrays.items():
+            model.graph.initializer.append(numpy_helper.from_array(np.asarray(array, np.float32), name))
+        for name, value in self.constants.items():
+            model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+        return model
+
+
+def ints(*values: int) -> np.ndarray:
+    return np.array(values, np.int64)
+
+
+def f32(value: object) -> np.ndarray:
+    return np.array(value, np.float32)
+
+
+def interpolate(**options: Any) -> Callable[[Tensor], Tensor]:
+    return lambda h: F.interpolate(h, **options)
+
+
+def scales(*values: float) -> dict[str, np.ndarray]:
+    return {"s": f32([1, 1, *values])}
+
+
+NEAREST = 'mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"'
+
+CASES = {
+    # dialect: pointwise
+    "Abs": Case(body="y = Abs(h)", reference=torch.abs),
+    "Add": Case(body="y = Add(h, b)", reference=lambda h, b: h + b, weights={"b": (5,)}),
+    "Add twice the same": Case(
+        body="d = Add(b, b) y = Mul(h, d)", reference=lambda h, b: h * (b + b), weights={"b": (5,)}
+    ),
+    "Sub": Case(body="y = Sub(b, h)", reference=lambda h, b: b - h, weights={"b": (4, 1)}),
+    "Mul": Case(body="y = Mul(h, b)", reference=lambda h, b: h * b, weights={"b": (4, 5)}),
+    "Mul with itself": Case(body="y = Mul(h, h)", reference=lambda h: h * h),
+    "Div": Case(body="y = Div(b, h)", reference=lambda h, b: b / h, weights={"b": (5,)}, positive=True),
+    "Neg": Case(body="y = Neg(h)", reference=torch.neg),
+    "Exp": Case(body="y = Exp(h)", reference=torch.exp),
+    "Log": Case(body="y = Log(h)", reference=torch.log, positive=True),
+    "Sqrt": Case(body="y = Sqrt(h)", reference=torch.sqrt, positive=True),
+    "Reciprocal": Case(body="y = Reciprocal(h)", reference=torch.reciprocal, positive=True),
+    "Pow": Case(body="y = Pow(h, two)", reference=lambda h: h**2, constants={"two": f32(2)}),
+    "Pow integer": Case(body="y = Pow(h, three)", reference=lambda h: h**3, constants={"three": np.array(3, np.int64)}),
+    "Erf": Case(body="y = Erf(h)", reference=torch.erf),
+    "Sin": Case(body="y = Sin(h)", reference=torch.sin),
+    "Cos": Case(body="y = Cos(h)", reference=torch.cos),
+    "Tanh": Case(body="y = Tanh(h)", reference=torch.tanh),
+    "Relu": Case(body="y = Relu(h)", reference=torch.relu),
+    "LeakyRelu": Case(body="y = LeakyRelu<alpha=0.2>(h)", reference=lambda h: F.leaky_relu(h, 0.2)),
+    "Sigmoid": Case(body="y = Sigmoid(h)", reference=torch.sigmoid),
+    "Clip": Case(
+        body="y = Clip(h, lo, hi)", reference=lambda h: h.clamp(-0.3, 0.4), constants={"lo": f32(-0.3), "hi": f32(0.4)}
+    ),
+    "Clip from below": Case(body="y = Clip(h, lo)", reference=lambda h: h.clamp(min=-0.3), constants={"lo": f32(-0.3)}),
+    "Max": Case(body="y = Max(h, b)", reference=lambda h, b: torch.maximum(h, b), weights={"b": (4, 5)}),
+    "Max of three": Case(
+        body="y = Max(h, b, c)",
+        reference=lambda h, b, c: torch.maximum(torch.maximum(h, b), c),
+        weights={"b": (4, 5), "c": (5,)},
+    ),
+    "Min": Case(body="y = Min(h, b)", reference=lambda h, b: torch.minimum(h, b), weights={"b": (4, 5)}),
+    "Where": Case(
+        body="m = Greater(h, zero) y = Where(m, h, b)",
+        reference=lambda h, b: torch.where(h > 0, h, b),
+        weights={"b": (4, 5)},
+        constants={"zero": f32(0)},
+    ),
+    "Identity": Case(body="y = Identity(h)", reference=lambda h: h),
+    "Cast": Case(body="d = Cast<to=11>(h) e = Exp(d) y = Cast<to=1>(e)", reference=torch.exp),
+    "Gelu": Case(body="y = Gelu(h)", reference=F.gelu, opset=20),
+    # dialect: dense
+    "Gemm": Case(
+        body="y = Gemm<transB=1, alpha=0.5>(h, W, b)",
+        reference=lambda h, W, b: 0.5 * h @ W.T + b,
+        shape=(5,),
+        weights={"W": (7, 5), "b": (7,)},
+    ),
+    "MatMul": Case(body="y = MatMul(h, W)", reference=lambda h, W: h @ W, weights={"W": (5, 3)}),
+    "MatMul of two": Case(
+        body="t = Transpose<perm=[0, 2, 1]>(h) y = MatMul(h, t)", reference=lambda h: h @ h.transpose(1, 2)
+    ),
+    "Conv": Case(
+        body="y = Conv<pads=[1, 1, 1, 1], strides=[2, 2]>(h, W, b)",
+        reference=lambda h, W, b: F.conv2d(h, W, b, stride=2, padding=1),
+        shape=IMAGE,
+        weights={"W": (5, 3, 3, 3), "b": (5,)},
+    ),
+    "Conv grouped and dilated": Case(
+        body="y = Conv<group=3, dilations=[2, 2]>(h, W)",
+        reference=lambda h, W: F.conv2d(h, W, groups=3, dilation=2),
+        shape=IMAGE,
+        weights={"W": (6, 1, 2, 2)},
+    ),
+    "Conv of one dimension": Case(
+        body="y = Conv<pads=[1, 1]>(h, W)", reference=lambda h, W: F.conv1d(h, W, padding=1), weights={"W": (3, 4, 3)}
+    ),
+    "Conv of three dimensions": Case(
+        body="y = Conv(h, W)", reference=lambda h, W: F.conv3d(h, W), shape=(2, 4, 4, 4), weights={"W": (3, 2, 2, 2, 2)}
+    ),
+    "Conv same upper": Case(
+        body='y = Conv<auto_pad="SAME_UPPER", strides=[2, 2]>(h, W)',
+        reference=lambda h, W: F.conv2d(F.pad(h, (0, 1, 0, 1)), W, stride=2),
+        shape=IMAGE,
+        weights={"W": (4, 3, 3, 3)},
+    ),
+    "Conv same lower, open size": Case(
+        body='y = Conv<auto_pad="SAME_LOWER">(h, W)',
+        reference=lambda h, W: F.conv2d(F.pad(h, (1, 0, 1, 0)), W),
+        shape=IMAGE,
+        weights={"W": (4, 3, 2, 2)},
+        open_size=True,
+    ),
+    "Conv valid": Case(
+        body='y = Conv<auto_pad="VALID">(h, W)',
+        reference=lambda h, W: F.conv2d(h, W),
+        shape=IMAGE,
+        weights={"W": (4, 3, 3, 3)},
+    ),
+    # dialect: layout
+    "Concat": Case(body="y = Concat<axis=1>(h, h)", reference=lambda h: torch.cat([h, h], 1)),
+    "Concat of a weight": Case(
+        body="r = Relu(h) e = Expand(W, s) m = Mul(r, e) y = Concat<axis=2>(m, r)",
+        reference=lambda h, W: torch.cat([torch.relu(h) * W, torch.relu(h)], 2),
+        weights={"W": (4, 1)},
+        constants={"s": ints(1, 4, 5)},
+    ),
+    "Expand": Case(
+        body="u = Unsqueeze(h, a) y = Expand(u, s)",
+        reference=lambda h: h.unsqueeze(2).expand(-1, 4, 3, 5),
+        constants={"a": ints(2), "s": ints(1, 4, 3, 5)},
+    ),
+    "Flatten": Case(body="y = Flatten(h)", reference=lambda h: h.flatten(1)),
+    "Reshape": Case(
+        body="y = Reshape(h, s)", reference=lambda h: h.reshape(-1, 2, 10), constants={"s": ints(-1, 2, 10)}
+    ),
+    "Reshape that takes the batch in": Case(
+        body="r = Reshape(h, s) e = Exp(r) y = Reshape(e, t)",
+        reference=lambda h: torch.exp(h).reshape(-1, 10, 2),
+        constants={"s": ints(-1, 5), "t": ints(-1, 10, 2)},
+    ),
+    "Flatten that takes the batch in": Case(
+        body="f = Flatten<axis=2>(h) y = MatMul(f, W)",
+        reference=lambda h, W: h.flatten(0, 1) @ W,
+        weights={"W": (5, 3)},
+    ),
+    "Slice": Case(
+        body="y = Slice(h, a, b, axes, steps)",
+        reference=lambda h: h[:, 1:4:2],
+        constants={"a": ints(1), "b": ints(4), "axes": ints(1), "steps": ints(2)},
+    ),
+    "Squeeze": Case(
+        body="u = Slice(h, a, b, axes) y = Squeeze(u, axes)",
+        reference=lambda h: h[:, 2],
+        constants={"a": ints(2), "b": ints(3), "axes": ints(1)},
+    ),
+    "Unsqueeze": Case(body="y = Unsqueeze(h, a)", reference=lambda h: h.unsqueeze(1), constants={"a": ints(1)}),
+    "Tile": Case(body="y = Tile(h, r)", reference=lambda h: h.repeat(1, 2, 3), constants={"r": ints(1, 2, 3)}),
+    "Transpose": Case(body="y = Transpose<perm=[0, 2, 1]>(h)", reference=lambda h: h.transpose(1, 2)),
+    "Transpose without perm": Case(body="y = Transpose(h)", reference=lambda h: h.permute(2, 1, 0)),
+    "Gather": Case(
+        body="y = Gather<axis=1>(h, i)", reference=lambda h: h[:, [2, 0, 2]], constants={"i": ints(2, 0, 2)}
+    ),
+    "Gather of an embedding": Case(
+        body="m = Greater(h, zero) i = Cast<to=7>(m) y = Gather(E, i)",
+        reference=lambda h, E: E[(h > 0).long()],
+        weights={"E": (2, 3)},
+        constants={"zero": f32(0)},
+    ),
+    "GatherElements": Case(
+        body="_, i = TopK<axis=2>(h, k) y = GatherElements<axis=2>(h, i)",
+        reference=lambda h: h.topk(2, dim=2).values,
+        constants={"k": ints(2)},
+    ),
+    "GatherND": Case(
+        body="t = Transpose<perm=[1, 2, 0]>(h) y = GatherND(t, i)",
+        reference=lambda h: h.permute(1, 2, 0)[[0, 3], [1, 4]],
+        constants={"i": np.array([[0, 1], [3, 4]], np.int64)},
+    ),
+    "ScatterND": Case(
+        body="t = Transpose<perm=[1, 0, 2]>(h) u = Slice(t, a, b, a) y = ScatterND(t, i, u)",
+        reference=lambda h: torch.cat([h[:, :3], h[:, :1]], 1).transpose(0, 1),
+        constants={"i": np.array([[3]], np.int64), "a": ints(0), "b": ints(1)},
+    ),
+    "ScatterElements": Case(
+        body="z = Mul(h, zero) _, i = TopK<axis=2>(h, k) r = Relu(h) u = GatherElements<axis=2>(r, i) "
+        "y = ScatterElements<axis=2>(z, i, u)",
+        reference=lambda h: torch.zeros_like(h).scatter(
+            2, h.topk(2, dim=2).indices, torch.relu(h.topk(2, dim=2).values)
+        ),
+        constants={"zero": f32(0), "k": ints(2)},
+    ),
+    "TopK": Case(
+        body="y, _ = TopK<axis=2>(h, k)", reference=lambda h: h.topk(2, dim=2).values, constants={"k": ints(2)}
+    ),
+    "Pad": Case(
+        body="y = Pad(h, p)", reference=lambda h: F.pad(h, (2, 0, 0, 1)), constants={"p": ints(0, 0, 2, 0, 1, 0)}
+    ),
+    "Pad some axes": Case(
+        body="y = Pad(h, p, v, a)",
+        reference=lambda h: F.pad(h, (1, 2), value=0.5),
+        constants={"p": ints(1, 2), "v": f32(0.5), "a": ints(-1)},
+        opset=18,
+    ),
+    "Pad reflected": Case(
+        body='y = Pad<mode="reflect">(h, p)',
+        reference=lambda h: F.pad(h, (2, 1, 1, 2), mode="reflect"),
+        shape=IMAGE,
+        constants={"p": ints(0, 0, 1, 2, 0, 0, 2, 1)},
+    ),
+    "Pad with the edge": Case(
+        body='y = Pad<mode="edge">(h, p)',
+        reference=lambda h: F.pad(h, (2, 1), mode="replicate"),
+        constants={"p": ints(0, 0, 2, 0, 0, 1)},
+    ),
+    "Split": Case(
+        body="a, b = Split<axis=1>(h, s) y = Mul(a, a)", reference=lambda h: h[:, :1] ** 2, constants={"s": ints(1, 3)}
+    ),
+    "Slices, one of them without a gradient": Case(
+        body="a = Slice(h, p, q, q) b = Slice(h, q, r, q) s = Sign(b) t = ReduceSum<keepdims=1>(s, q) y = Mul(a, t)",
+        reference=lambda h: h[:, :1] * torch.sign(h[:, 1:]).sum(1, keepdim=True),
+        constants={"p": ints(0), "q": ints(1), "r": ints(4)},
+    ),
+    "Gathers, one of them without a gradient": Case(
+        body="a = Gather<axis=1>(h, p) b = Gather<axis=1>(h, q) s = Sign(b) y = Mul(a, s)",
+        reference=lambda h: h[:, 0] * torch.sign(h[:, 1]),
+        constants={"p": np.array(0, np.int64), "q": np.array(1, np.int64)},
+        shape=(2, 5),
+    ),
+    "Floor, Ceil and Round": Case(
+        body="a = Floor(h) b = Ceil(h) c = Round(h) s = Sub(h, a) t = Sub(b, h) u = Mul(c, h) v = Mul(s, t) "
+        "y = Add(u, v)",
+        reference=lambda h: h.detach().round() * h + (h - h.detach().floor()) * (h.detach().ceil() - h),
+    ),
+    "Split into equal parts": Case(
+        body="a, b = Split<axis=1>(h) y = Mul(a, b)", reference=lambda h: h[:, :2] * h[:, 2:]
+    ),
+    # dialect: reductions
+    "ReduceMean": Case(body="y = ReduceMean<axes=[2], keepdims=0>(h)", reference=lambda h: h.mean(2)),
+    "ReduceMean by input": Case(
+        body="y = ReduceMean(h, a)",
+        reference=lambda h: h.mean((1, 2), keepdim=True),
+        constants={"a": ints(1, 2)},
+        opset=18,
+    ),
+    "ReduceSum": Case(body="y = ReduceSum<keepdims=0>(h, a)", reference=lambda h: h.sum(1), constants={"a": ints(1)}),
+    "Softmax": Case(body="y = Softmax<axis=1>(h)", reference=lambda h: h.softmax(1)),
+    "LogSoftmax": Case(body="y = LogSoftmax(h)", reference=lambda h: h.log_softmax(-1)),
+    # dialect: spatial
+    "GlobalAveragePool": Case(
+        body="y = GlobalAveragePool(h)", reference=lambda h: h.mean((2, 3), keepdim=True), shape=IMAGE
+    ),
+    "GlobalMaxPool": Case(body="y = GlobalMaxPool(h)", reference=lambda h: h.amax((2, 3), keepdim=True), shape=IMAGE),
+    "MaxPool": Case(
+        body="y = MaxPool<kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]>(h)",
+        reference=lambda h: F.max_pool2d(h, 3, 2, 1),
+        shape=IMAGE,
+    ),
+    "MaxPool rounding up": Case(
+        body="y = MaxPool<kernel_shape=[4, 4], strides=[3, 3], ceil_mode=1>(h)",
+        reference=lambda h: F.max_pool2d(h, 4, 3, ceil_mode=True),
+        shape=IMAGE,
+    ),
+    "MaxPool same": Case(
+        body='y = MaxPool<kernel_shape=[2, 2], auto_pad="SAME_UPPER">(h)',
+        reference=lambda h: F.max_pool2d(F.pad(h, (0, 1, 0, 1), value=-torch.inf), 2, 1),
+        shape=IMAGE,
+    ),
+    "AveragePool": Case(
+        body="y = AveragePool<kernel_shape=[2, 2], strides=[2, 2]>(h)",
+        reference=lambda h: F.avg_pool2d(h, 2),
+        shape=IMAGE,
+    ),
+    "AveragePool without its pads": Case(
+        body="y = AveragePool<kernel_shape=[3, 2], strides=[2, 1], pads=[1, 1, 1, 1]>(h)",
+        reference=lambda h: F.avg_pool2d(h, (3, 2), (2, 1), 1, count_include_pad=False),
+        shape=IMAGE,
+    ),
+    "AveragePool rounding up": Case(
+        body="y = AveragePool<kernel_shape=[4, 4], strides=[3, 3], ceil_mode=1>(h)",
+        reference=lambda h: F.avg_pool2d(h, 4, 3, ceil_mode=True, count_include_pad=False),
+        shape=IMAGE,
+        opset=19,
+    ),
+    "AveragePool with its pads": Case(
+        body="y = AveragePool<kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1], count_include_pad=1>(h)",
+        reference=lambda h: F.avg_pool2d(h, 3, 2, 1),
+        shape=IMAGE,
+    ),
+    "AveragePool dilated": Case(
+        body="y = AveragePool<kernel_shape=[2, 2], dilations=[2, 3]>(h)",
+        reference=lambda h: (h[..., :-2, :-3] + h[..., :-2, 3:] + h[..., 2:, :-3] + h[..., 2:, 3:]) / 4,
+        shape=IMAGE,
+        opset=19,
+    ),
+    "AveragePool of one dimension": Case(
+        body="y = AveragePool<kernel_shape=[3]>(h)", reference=lambda h: F.avg_pool1d(h, 3, 1)
+    ),
+    "AveragePool same": Case(
+        body='y = AveragePool<kernel_shape=[2, 2], auto_pad="SAME_UPPER", strides=[2, 2]>(h)',
+        reference=lambda h: F.avg_pool2d(h, 2),
+        shape=IMAGE,
+    ),
+    "AveragePool of open size": Case(
+        body="y = AveragePool<kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1], count_include_pad=1>(h)",
+        reference=lambda h: F.avg_pool2d(h, 3, 2, 1),
+        shape=IMAGE,
+        open_size=True,
+    ),
+    "Resize nearest": Case(
+        body=f"y = Resize<{NEAREST}>(h, , s)",
+        reference=interpolate(scale_factor=(2, 3)),
+        shape=IMAGE,
+        constants=scales(2, 3),
+    ),
+    "Resize nearest to a size": Case(
+        body=f"y = Resize<{NEAREST}, axes=[2, 3]>(h, , , s)",
+        reference=interpolate(size=(9, 4)),
+        shape=IMAGE,
+        constants={"s": ints(9, 4)},
+        opset=18,
+    ),
+    "Resize nearest of open size": Case(
+        body=f"y = Resize<{NEAREST}>(h, , s)",
+        reference=interpolate(scale_factor=2),
+        shape=IMAGE,
+        constants=scales(2, 2),
+        open_size=True,
+    ),
+    "Resize linear": Case(
+        body='y = Resize<mode="linear">(h, , s)',
+        reference=interpolate(scale_factor=2, mode="bilinear"),
+        shape=IMAGE,
+        constants=scales(2, 2),
+    ),
+    "Resize linear with aligned corners": Case(
+        body='y = Resize<mode="linear", coordinate_transformation_mode="align_corners">(h, , s)',
+        reference=interpolate(scale_factor=(1.5, 2), mode="bilinear", align_corners=True),
+        shape=IMAGE,
+        constants=scales(1.5, 2),
+    ),
+    "Resize linear in three dimensions": Case(
+        body='y = Resize<mode="linear">(h, , s)',
+        reference=interpolate(scale_factor=2, mode="trilinear"),
+        shape=(2, 3, 3, 4),
+        constants=scales(2, 2, 2),
+    ),
+    "Resize cubic": Case(
+        body='y = Resize<mode="cubic">(h, , s)',
+        reference=interpolate(scale_factor=2, mode="bicubic"),
+        shape=IMAGE,
+        constants=scales(2, 2),
+    ),
+    # lowered by a rewrite
+    "Sum": Case(body="y = Sum(h, b, h)", reference=lambda h, b: h + b + h, weights={"b": (5,)}),
+    "Sum of one": Case(body="y = Sum(h)", reference=lambda h: h),
+    "Mean": Case(body="y = Mean(h, b, h)", reference=lambda h, b: (h + b + h) / 3, weights={"b": (5,)}),
+    "Dropout": Case(body="y = Dropout(h)", reference=lambda h: h),
+    # lowered to the standard's own definition
+    "HardSigmoid": Case(
+        body="y = HardSigmoid<alpha=0.2, beta=0.4>(h)", reference=lambda h: (0.2 * h + 0.4).clamp(0, 1)
+    ),
+    "HardSwish": Case(body="y = HardSwish(h)", reference=F.hardswish),
+    "Elu": Case(body="y = Elu<alpha=0.7>(h)", reference=lambda h: F.elu(h, 0.7)),
+    "Selu": Case(body="y = Selu(h)", reference=F.selu),
+    "Softplus": Case(body="y = Softplus(h)", reference=F.softplus, opset=18),
+    "Softsign": Case(body="y = Softsign(h)", reference=F.softsign, opset=18),
+    "PRelu": Case(body="y = PRelu(h, b)", reference=lambda h, b: torch.where(h < 0, h * b, h), weights={"b": (4, 1)}),
+    "Mish": Case(body="y = Mish(h)", reference=F.mish, opset=18),
+    "Gelu by tanh": Case(
+        body='y = Gelu<approximate="tanh">(h)', reference=lambda h: F.gelu(h, approximate="tanh"), opset=20
+    ),
+    "LayerNormalization": Case(
+        body="e = Exp(h) y = LayerNormalization(e, g, b)",
+        reference=lambda h, g, b: F.layer_norm(torch.exp(h), (5,), g, b),
+        weights={"g": (5,), "b": (5,)},
+    ),
+    "LayerNormalization without a bias": Case(
+        body="e = Exp(h) y = LayerNormalization<axis=1>(e, g)",
+        reference=lambda h, g: F.layer_norm(torch.exp(h), (4, 5), g),
+        weights={"g": (4, 5)},
+    ),
+    "GroupNormalization": Case(
+        body="y = GroupNormalization<num_groups=2>(h, g, b)",
+        reference=lambda h, g, b: F.group_norm(h, 2, g, b),
+        weights={"g": (4,), "b": (4,)},
+        opset=21,
+    ),
+    "ReduceL1": Case(
+        body="y = ReduceL1(h, a)", reference=lambda h: h.abs().sum(1, keepdim=True), constants={"a": ints(1)}, opset=18
+    ),
+    "ReduceL2": Case(
+        body="y = ReduceL2(h, a)",
+        reference=lambda h: h.square().sum(1, keepdim=True).sqrt(),
+        constants={"a": ints(1)},
+        opset=18,
+    ),
+    "Swish of opset 24": Case(body="y = Swish(h)", reference=F.silu, opset=24),
+    "Relu of opset 22": Case(body="y = Relu(h)", reference=torch.relu, opset=22),
+}
+
+BATCH_NORMALIZATION = {"BatchNormalization"}
+"""Tested on its own, in test_bridge and test_engine: what it does depends on the mode."""
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_gradients_are_those_of_torch(name: str) -> None:
+    case = CASES[name]
+    module = OnnxModule(case.model(), train=["w", *case.weights])
+    generator = torch.Generator().manual_seed(1)
+    for batch in (2, 3):  # on one engine: the batch stays open
+        x = torch.randn(batch, *case.shape, generator=generator)
+        x = x.abs() + 0.2 if case.positive else x
+        expected, wanted = reference(case, module, x)
+        x.requires_grad_()
+        module.zero_grad()
+        output = module(x)
+        assert isinstance(output, Tensor)
+        weight = weighting(output)
+        backward((output * weight).sum())
+        torch.testing.assert_close(output.double(), expected, rtol=1e-5, atol=1e-5)
+        found = {"x": x.grad, **{n: p.grad for n, p in module.named_parameters()}}
+        for parameter, gradient in wanted.items():
+            mine = found[parameter]
+            assert mine is not None or float(gradient.norm()) == 0, parameter
+            if mine is not None:
+                floor = 1e-3 * max(float(g.norm()) for g in wanted.values())  # some true gradients are zero
+                assert float((mine.double() - gradient).norm()) < 1e-5 * max(float(gradient.norm()), floor), parameter
+
+
+def reference(case: Case, module: OnnxModule, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    leaves = {name: p.detach().double().requires_grad_() for name, p in module.named_parameters()}
+    leaves["x"] = x.double().requires_grad_()
+    weights = {name: leaf for name, leaf in leaves.items() if name in case.weights}
+    output = case.reference(leaves["x"] * leaves["w"], **weights)
+    found: Sequence[Tensor | None] = torch.autograd.grad(
+        (output * weighting(output)).sum(), list(leaves.values()), allow_unused=True
+    )
+    gradients = {n: torch.zeros_like(v) if g is None else g for (n, v), g in zip(leaves.items(), found, strict=True)}
+    return output.detach(), gradients
+
+
+def backward(loss: Tensor) -> None:
+    loss.backward()  # type: ignore[no-untyped-call]
+
+
+def weighting(output: Tensor) -> Tensor:
+    return torch.cos(torch.arange(output.numel(), dtype=torch.float64)).reshape(output.shape).to(output.dtype)
+
+
+def test_every_operator_of_the_dialect_and_every_rewrite_has_a_case() -> None:
+    tested = {op for case in CASES.values() for op in re.findall(r"= (\w+)", case.body)}
+    assert (DIFFERENTIABLE | REWRITES.keys()) - tested == BATCH_NORMALIZATION
+
+
+def test_training_graph_is_in_the_dialect_and_shares_names() -> None:
+    case = CASES["HardSwish"]
+    model = normalise(case.model())
+    before = model.SerializeToString()
+    graph = lower(model, ["w"])
+    assert model.SerializeToString() == before
+    assert {n.op_type for n in GradientPath(graph.model, ["w"]).nodes} <= DIFFERENTIABLE
+    assert (graph.inputs, graph.parameters, graph.wrt, graph.outputs) == (("x",), ("w",), ("w",), ("y",))
+    assert [v.name for v in graph.model.graph.input] == ["x", "w"]
+    assert "w" not in {t.name for t in graph.model.graph.initializer}
+
+
+def test_only_what_needs_a_gradient_is_lowered() -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17]> g (float[N,3,H,W] x) => (float[N,2] y) {
+        r = Resize<mode="linear">(x, , s) p = GlobalAveragePool(r) f = Flatten(p) y = MatMul(f, W) }"""
+    model = normalise(with_weights(text, W=np.ones((3, 2)), s=f32([1, 1, 1.5, 1.5])))
+    graph = lower(model, ["W"])
+    assert "Resize" in {n.op_type for n in graph.model.graph.node}
+    with pytest.raises(UnsupportedOperatorError, match=r"Resize 'Resize_0' cannot be lowered.*size of axis 2 is open"):
+        lower(model, ["W"], wrt=["x"])
+
+
+def test_parameter_without_a_differentiable_path_is_left_out() -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17]> g (float[N,3] x) => (float[N,2] y, int64[N,1] z) {
+        c = Clip(x, low) m = MatMul(c, W) a = MatMul(x, V) z = ArgMax<axis=1>(a)
+        i = Cast<to=7>(U) k = Gather(m, i) y = Mul(k, m) }"""
+    model = normalise(with_weights(text, W=np.ones((3, 2)), V=np.ones((3, 2)), U=np.zeros(1), low=np.array(0.0)))
+    graph = lower(model, ["W", "V", "U", "low"])
+    assert graph.wrt == ("W",)
+    assert graph.differentiable == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("body", "op", "reason"),
+    [
+        ("y = Det(h)", "Det", "has no gradient, and no lowering"),
+        (
+            'y = Resize<mode="linear", coordinate_transformation_mode="tf_crop_and_resize">(h, roi, s)',
+            "Resize",
+            "it crops",
+        ),
+        ("y, m = Dropout(h) z = Not(m)", "Dropout", "its mask is used"),
+    ],
+)
+def test_what_cannot_be_lowered_is_named(body: str, op: str, reason: str) -> None:
+    shape = "N" if op == "Det" else "N,3,L"
+    outputs = f"(float[{shape}] y, bool[{shape}] z)" if "z =" in body else f"(float[{shape}] y)"
+    text = f"""<ir_version: 8, opset_import: ["" : 17]> g (float[N,3,3] x) => {outputs} {{ h = MatMul(x, W) {body} }}"""
+    roi = f32([0, 0, 0, 1, 1, 1]) if op == "Resize" else f32(0)
+    model = normalise(with_weights(text, W=np.ones((3, 3)), s=f32([1, 1, 2]), roi=roi))
+    with pytest.raises(UnsupportedOperatorError, match=reason) as caught:
+        lower(model, ["W"])
+    assert caught.value.op_type == op
+    assert caught.value.node == model.graph.node[1].name
+    assert "freeze" in str(caught.value)
+
+
+def test_operator_of_another_domain_is_refused_by_name() -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17, "acme" : 1]> g (float[N,3] x) => (float[N,3] y) {
+        h = MatMul(x, W) y = acme.Spin(h) }"""
+    model = normalise(with_weights(text, W=np.ones((3, 3))))
+    with pytest.raises(UnsupportedOperatorError, match=r"acme\.Spin"):
+        lower(model, ["W"])
+
+
+@pytest.mark.parametrize("opset", [9, 11, 13, 14, 21, 22, 26])
+def test_any_opset_reaches_one_that_the_runtime_loads(opset: int) -> None:
+    conv = helper.make_node("Conv", ["x", "W"], ["c"], pads=[1, 1, 1, 1])
+    norm = helper.make_node("BatchNormalization", ["c", "s", "b", "m", "v"], ["n"])
+    relu = helper.make_node("Relu", ["n"], ["r"])
+    pool = helper.make_node("GlobalAveragePool", ["r"], ["p"])
+    flat = helper.make_node("Flatten", ["p"], ["y"])
+    graph = helper.make_graph(
+        [conv, norm, relu, pool, flat],
+        "net",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["N", 2, 4, 4])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["N", 3])],
+        [
+            numpy_helper.from_array(f32(np.random.default_rng(0).normal(size=(3, 2, 3, 3))), "W"),
+            *(numpy_helper.from_array(np.ones(3, np.float32), name) for name in ("s", "b", "m", "v")),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=13 if opset > 21 else 8)
+    module = OnnxModule(model)
+    output = module(torch.randn(2, 2, 4, 4))
+    assert isinstance(output, Tensor)
+    backward(output.sum())
+    assert all(p.grad is not None for p in module.parameters())
+    module.eval()
+    assert module(torch.randn(3, 2, 4, 4)).shape == (3, 3)
+    assert module.to_onnx().opset_import[0].version == opset
+
+
+def test_opset_that_cannot_be_raised_is_a_model_error() -> None:
+    text = """<ir_version: 8, opset_import: ["" : 8]> g (float[N,3] x) => (float[N,3] y) { h = MatMul(x, W)
+        y = Scan<body = b (float[3] i) => (float[3] o) { o = Identity(i) }, num_scan_inputs=1>(, h) }"""
+    model = with_weights(text, W=np.ones((3, 3)))
+    with pytest.raises((ModelError, UnsupportedOperatorError)):
+        lower(normalise(model), ["W"])
+
+
+def test_functions_of_the_model_are_inlined() -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17, "local" : 1]> g (float[N,3] x) => (float[N,2] y) {
+            y = local.dense(x, W) }
+        <domain: "local", opset_import: ["" : 17]> dense (a, b) => (c) { m = MatMul(a, b) c = Relu(m) }"""
+    graph = lower(normalise(with_weights(text, W=np.ones((3, 2)))), ["W"])
+    assert [n.op_type for n in graph.model.graph.node] == ["MatMul", "Relu"]
+
+
+def test_shape_stays_open_in_what_the_model_leaves_open() -> None:
+    graph = lower(TraceGraph.of(CASES["Resize nearest of open size"].model()).model, ["w"])
+    dims = graph.model.graph.input[0].type.tensor_type.shape.dim
+    assert [d.dim_param for d in dims] == ["N", "", "H", "W"]
+
+
+def with_weights(text: str, **weights: Any) -> onnx.ModelProto:
+    model = parser.parse_model(text)
+    for name, value in weights.items():
+        array = np.asarray(value)
+        array = array.astype(np.float32) if array.dtype.kind == "f" else array
+        model.graph.initializer.append(numpy_helper.from_array(array, name))
+    return model
