@@ -29,9 +29,7 @@ OPTIONS = {"epochs": 3, "batch_size": 16, "lr": 0.02, "threads": 1}
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> nas.SearchResult:
     folder = tmp_path_factory.mktemp("whole")
-    return nas.search(
-        network(folder), images(folder), nas.Target(remove_groups=3), run_dir=folder / "run", **OPTIONS
-    )
+    return nas.search(network(folder), images(folder), nas.Target(remove_groups=3), run_dir=folder / "run", **OPTIONS)
 
 
 def test_a_run_directory_holds_every_stage(run: nas.SearchResult) -> None:
@@ -105,9 +103,7 @@ def test_a_plain_run_trains_everything(tmp_path: Path) -> None:
     )
     assert [event.phase for event in history] == ["training"] * 3
     assert len(trained.graph.node) == len(nas.normalise(models.build("demosupnet", width=2)).graph.node)
-    again, _ = train_plainly(
-        models.build("demosupnet", width=2), images(tmp_path), run_dir=tmp_path / "run", **OPTIONS
-    )
+    again, _ = train_plainly(models.build("demosupnet", width=2), images(tmp_path), run_dir=tmp_path / "run", **OPTIONS)
     assert again.SerializeToString() == trained.SerializeToString()
 
 
@@ -191,7 +187,9 @@ def test_a_directory_that_is_not_empty_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "mine.txt").write_text("mine")
     with pytest.raises(RunDirectoryError, match="is not empty"):
-        nas.search(network(tmp_path), images(tmp_path), nas.Target(remove_groups=1), run_dir=tmp_path / "run", **OPTIONS)
+        nas.search(
+            network(tmp_path), images(tmp_path), nas.Target(remove_groups=1), run_dir=tmp_path / "run", **OPTIONS
+        )
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["mine.txt"]
 
 

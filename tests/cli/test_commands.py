@@ -11,6 +11,8 @@ from onnx_asgnas.cli import main
 from onnx_asgnas.graph import load_model, save_model
 from tests.made_up import images, network
 
+STARTED = ["search", "{model}", "--data", "fashion-mnist-mini", "--remove-groups", "1", "-o", "{folder}/r"]
+
 
 @pytest.fixture
 def command(capsys: pytest.CaptureFixture[str]) -> Any:
@@ -27,7 +29,16 @@ def command(capsys: pytest.CaptureFixture[str]) -> Any:
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cli")
-    arguments = ["search", str(network(folder)), "--data", images(folder), "--remove-groups", "3", "-o", str(folder / "run")]
+    arguments = [
+        "search",
+        str(network(folder)),
+        "--data",
+        images(folder),
+        "--remove-groups",
+        "3",
+        "-o",
+        str(folder / "run"),
+    ]
     assert main([*arguments, "--epochs", "2", "--batch-size", "16", "--lr", "0.02", "--threads", "1", "--json"]) == 0
     return folder / "run"
 
@@ -155,13 +166,11 @@ def test_verify_fails_with_code_one_and_names_the_tensor(searched: Path, command
             "is not a number",
         ),
         (
-            ["search", "{model}", "--data", "fashion-mnist-mini", "--remove-groups", "1", "-o", "{folder}/r"]
-            + ["--engine", "abacus"],
+            [*STARTED, "--engine", "abacus"],
             "no engine 'abacus'",
         ),
         (
-            ["search", "{model}", "--data", "fashion-mnist-mini", "--remove-groups", "1", "-o", "{folder}/r"]
-            + ["--variant", "lbfgs"],
+            [*STARTED, "--variant", "lbfgs"],
             "variant is 'lbfgs'",
         ),
         (["search", "{folder}", "--resume"], "is not a run directory"),
@@ -170,9 +179,7 @@ def test_verify_fails_with_code_one_and_names_the_tensor(searched: Path, command
         (["construct", "{model}", "--space", "none.json", "-o", "{folder}/x.onnx"], "none.json cannot be read"),
     ],
 )
-def test_wrong_use_is_two_lines_and_code_two(
-    command: Any, tmp_path: Path, arguments: list[str], message: str
-) -> None:
+def test_wrong_use_is_two_lines_and_code_two(command: Any, tmp_path: Path, arguments: list[str], message: str) -> None:
     model = network(tmp_path)
     filled = [argument.format(model=model, folder=tmp_path) for argument in arguments]
     code, out, err = command(*filled)

@@ -30,9 +30,7 @@ def test_the_newest_comes_back_to_the_bit_and_two_are_kept(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty"])
-def test_a_damaged_file_is_passed_over_and_said(
-    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_damaged_file_is_passed_over_and_said(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(1, state(1))
     checkpoints.save(2, state(2))
