@@ -32,15 +32,16 @@ def loadable(model: onnx.ModelProto, *, oldest: int = OLDEST_OPSET) -> onnx.Mode
 
 
 def raise_opset(model: onnx.ModelProto, oldest: int) -> onnx.ModelProto:
-    """The same network in this opset at least; raises ModelError where ONNX's converter cannot do it."""
+    """The same network in this opset at least, in normal form; raises ModelError where that is not possible."""
     opset = opset_of(model)
     if opset >= oldest:
         return model
     try:
-        return version_converter.convert_version(model, oldest)
+        return normalise(version_converter.convert_version(model, oldest))
     except (RuntimeError, ValueError) as error:  # it asserts on operators that it has no adapter for
+        reason = str(error).strip().rpartition("failed: ")[2].partition("\n")[0].replace("$", "")
         raise ModelError(
-            f"the model's opset {opset} cannot be raised to {oldest}, which training needs: {_first_line(error)}",
+            f"the model's opset {opset} cannot be raised to {oldest}, which training needs: {reason}",
             fix=f"Export the model with opset {BODIES_OPSET} to {NEWEST_OPSET}.",
             opset=opset,
         ) from None
@@ -158,7 +159,3 @@ def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
     result = onnx.ModelProto()
     result.CopyFrom(model)
     return result
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -720,6 +720,12 @@ def test_other_float_types_are_refused(kind: str, dtype: Any) -> None:
         OnnxModule(model)
 
 
+def test_input_of_a_type_that_the_runtime_does_not_take() -> None:
+    text = "g (string[N] name, float[N,3] x) => (float[N,2] y, string[N] z) { y = MatMul(x, W) z = Identity(name) }"
+    with pytest.raises(ModelError, match="input 'name' is string, which the training runtime does not take"):
+        OnnxModule(from_text(text, {"W": np.ones((3, 2))}))
+
+
 def test_operator_without_a_gradient_is_refused_when_the_module_is_made() -> None:
     text = "g (float[N,3,3] x) => (float[N] y) { h = MatMul(x, W) y = Det(h) }"
     with pytest.raises(UnsupportedOperatorError, match="Det 'Det_1' has no gradient"):

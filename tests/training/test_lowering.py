@@ -562,6 +562,63 @@ def test_what_cannot_be_lowered_is_named(body: str, op: str, reason: str) -> Non
     assert "freeze" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("body", "op", "reason"),
+    [
+        ("a, b = Split<axis=3>(h) y = Add(a, b)", "Split", "the size of axis 3 is open"),
+        ('y = Pad<mode="reflect">(h, pads)', "Pad", "needs the size of axis 3"),
+        ("y = GlobalMaxPool(h)", "GlobalMaxPool", "size of its input is open"),
+        ("y = AveragePool<kernel_shape=[2, 2], ceil_mode=1>(h)", "AveragePool", "windows at the edge depend on it"),
+        ('y = Conv<auto_pad="SAME_UPPER", strides=[2, 2]>(h, V)', "Conv", "needs the size of axis 2, which is open"),
+        ("y = Resize<axes=[2, 3]>(h, , , sizes)", "Resize", "axis 2 is open, and the new one is given as a number"),
+        ('y = Resize<keep_aspect_ratio_policy="not_larger">(h, , scales)', "Resize", "keeps the aspect ratio"),
+        (
+            "i = Cast<to=7>(h) p = ReduceMax<keepdims=0>(i) q = Expand(p, eight) y = Pad(h, q)",
+            "Pad",
+            "padding is computed",
+        ),
+    ],
+)
+def test_lowering_that_needs_a_fixed_size_says_so(body: str, op: str, reason: str) -> None:
+    text = f"""<ir_version: 8, opset_import: ["" : 18]> g (float[N,3,H,W] x) => (float[N,A,B,C] y) {{
+        h = Conv(x, K) {body} }}"""
+    constants = {
+        "pads": ints(0, 0, 0, 1, 0, 0, 0, 1),
+        "sizes": ints(8, 8),
+        "scales": f32([1, 1, 2, 2]),
+        "eight": ints(8),
+        "V": np.ones((4, 3, 3, 3)),
+    }
+    used = {name: value for name, value in constants.items() if name in re.findall(r"\w+", body)}
+    model = normalise(with_weights(text, K=np.ones((3, 3, 1, 1)), **used))
+    with pytest.raises(UnsupportedOperatorError, match=reason) as caught:
+        lower(model, ["K"])
+    assert caught.value.op_type == op
+
+
+def test_tensor_of_unknown_rank_is_a_reason() -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17, "acme" : 1]> g (float[N,3] x) => (float[A,B,C] y) {
+        r = acme.Unknown(x) m = MatMul(r, K) y = Transpose(m) }"""
+    with pytest.raises(UnsupportedOperatorError, match="needs the rank of 'm', which is not known"):
+        lower(normalise(with_weights(text, K=np.ones((3, 3)))), ["K"])
+
+
+def test_size_that_both_inputs_keep_open_is_no_resize() -> None:
+    text = f"""<ir_version: 8, opset_import: ["" : 17]> g (float[N,3,4,4] x) => (float[N,3,8,4] y) {{
+        h = Conv(x, K) s = Shape<end=2>(h) t = Concat<axis=0>(s, size) y = Resize<{NEAREST}>(h, , , t) }}"""
+    model = normalise(with_weights(text, K=np.ones((3, 3, 1, 1)), size=ints(8, 4)))
+    graph = lower(model, ["K"])
+    assert "Resize" not in {n.op_type for n in graph.model.graph.node}
+
+
+def test_batch_normalisation_with_computed_statistics_stays_in_inference_form() -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17]> g (float[N,3] x, float[3] m, float[3] v) => (float[N,3] y) {
+        e = Exp(v) y = BatchNormalization(x, s, b, m, e) }"""
+    graph = lower(normalise(with_weights(text, s=np.ones(3), b=np.zeros(3))), ["s", "b"])
+    assert graph.statistics == ()
+    assert "BatchNormalization" not in {n.op_type for n in graph.model.graph.node}
+
+
 def test_operator_of_another_domain_is_refused_by_name() -> None:
     text = """<ir_version: 8, opset_import: ["" : 17, "acme" : 1]> g (float[N,3] x) => (float[N,3] y) {
         h = MatMul(x, W) y = acme.Spin(h) }"""
@@ -598,12 +655,44 @@ def test_any_opset_reaches_one_that_the_runtime_loads(opset: int) -> None:
     assert module.to_onnx().opset_import[0].version == opset
 
 
+@pytest.mark.parametrize(
+    ("opset", "body", "reference"),
+    [
+        (8, 'y = Upsample<mode="nearest", scales=[1.0, 1.0, 2.0, 2.0]>(h)', interpolate(scale_factor=2)),
+        (10, "y = Clip<min=-0.5, max=0.5>(h)", lambda h: h.clamp(-0.5, 0.5)),
+        (10, "y = Pad<pads=[0, 0, 1, 0, 0, 0, 0, 2]>(h)", lambda h: F.pad(h, (0, 2, 1, 0))),
+        (11, "a, b = Split<axis=2>(h) y = Mul(a, b)", lambda h: h[:, :, :2] * h[:, :, 2:]),
+        (11, "f = Flatten(h) y = Softmax(f)", lambda h: h.flatten(1).softmax(1)),
+        (13, "y = HardSigmoid(h)", lambda h: (0.2 * h + 0.5).clamp(0, 1)),
+    ],
+)
+def test_operators_of_older_opsets(opset: int, body: str, reference: Callable[[Tensor], Tensor]) -> None:
+    rank = reference(torch.ones(2, 3, 4, 4)).dim()
+    shape = ",".join("ABCD"[:rank])
+    text = f"""<ir_version: 8, opset_import: ["" : {opset}]> g (float[N,3,4,4] x) => (float[{shape}] y) {{
+        h = Conv(x, K) {body} }}"""
+    module = OnnxModule(with_weights(text, K=np.random.default_rng(0).normal(size=(3, 3, 1, 1))))
+    kernel = module.get_parameter("K").detach().clone().requires_grad_()
+    x = torch.randn(2, 3, 4, 4)
+    output, wanted = module(x), reference(F.conv2d(x, kernel))
+    torch.testing.assert_close(output, wanted, rtol=1e-5, atol=1e-5)
+    backward(output.square().sum())
+    backward(wanted.square().sum())
+    torch.testing.assert_close(module.get_parameter("K").grad, kernel.grad, rtol=1e-4, atol=1e-4)
+
+
 def test_opset_that_cannot_be_raised_is_a_model_error() -> None:
-    text = """<ir_version: 8, opset_import: ["" : 8]> g (float[N,3] x) => (float[N,3] y) { h = MatMul(x, W)
-        y = Scan<body = b (float[3] i) => (float[3] o) { o = Identity(i) }, num_scan_inputs=1>(, h) }"""
-    model = with_weights(text, W=np.ones((3, 3)))
-    with pytest.raises((ModelError, UnsupportedOperatorError)):
-        lower(normalise(model), ["W"])
+    text = """<ir_version: 8, opset_import: ["" : 9]> g (float[N,3] x) => (float[N,3] y) {
+        h = MatMul(x, W) y = ThresholdedRelu(h) }"""
+    with pytest.raises(ModelError, match=r"opset 9 cannot be raised to 14.*: No Adapter .* for ThresholdedRelu"):
+        lower(normalise(with_weights(text, W=np.ones((3, 3)))), ["W"])
+
+
+def test_operator_that_is_too_new_for_the_runtime_is_named() -> None:
+    text = """<ir_version: 10, opset_import: ["" : 24]> g (float[N,3] x) => (float[N,3] y) {
+        h = MatMul(x, W) y = TensorScatter(h, h) }"""
+    with pytest.raises(UnsupportedOperatorError, match="TensorScatter 'TensorScatter_1' of opset 24 has no form in"):
+        lower(normalise(with_weights(text, W=np.ones((3, 3)))), ["W"])
 
 
 def test_functions_of_the_model_are_inlined() -> None:
