@@ -43,8 +43,8 @@ def search(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the directory RUN.")] = False,
     epochs: Annotated[int, typer.Option(min=1, rich_help_panel=_TRAINING)] = 10,
-    batch_size: Annotated[int, typer.Option(min=1, rich_help_panel=_TRAINING)] = 64,
-    lr: Annotated[float, typer.Option(help="Learning rate at the start.", rich_help_panel=_TRAINING)] = 0.1,
+    batch_size: Annotated[int, typer.Option(min=1, rich_help_panel=_TRAINING)] = 32,
+    lr: Annotated[float, typer.Option(help="Learning rate at the start.", rich_help_panel=_TRAINING)] = 0.05,
     variant: Annotated[str, typer.Option(help="sgd, adam or adamw.", rich_help_panel=_TRAINING)] = "sgd",
     momentum: Annotated[float, typer.Option(help="Of sgd.", rich_help_panel=_TRAINING)] = 0.9,
     nesterov: Annotated[
@@ -85,7 +85,7 @@ def search(
     ] = 0.1,
     zero_at: Annotated[
         float, typer.Option(help="Fraction of the steps after which they are at zero.", rich_help_panel=_SEARCH)
-    ] = 0.3,
+    ] = 0.15,
     epsilon: Annotated[
         float, typer.Option(help="Of the half-space projection: 0 projects late, 0.99 early.", rich_help_panel=_SEARCH)
     ] = 0.0,
