@@ -158,22 +158,22 @@ class OnnxModule(Scope):
     def _mount(
         self, graph: TraceGraph, names: Sequence[str], statistics: Sequence[str], frozen: Collection[str]
     ) -> None:
-        """Register parameters and statistics under their names, then lay the parameters out in one vector."""
+        """Register parameters and statistics under their names; the vector follows the order that torch gives them."""
         taken = frozenset((*names, *statistics))
-        values = {name: torch.from_numpy(np.array(graph.array(name))) for name in (*names, *statistics)}
-        self._slots = {
-            name: mount(self, name, torch.nn.Parameter(values[name], requires_grad=name not in frozen), taken)
-            for name in names
-        }
-        self._slots.update((name, mount(self, name, values[name], taken)) for name in statistics)
+        self._held_statistics = {name: torch.from_numpy(np.array(graph.array(name))) for name in statistics}
+        self._slots = {name: mount(self, name, tensor, taken) for name, tensor in self._held_statistics.items()}
+        for name in names:
+            parameter = torch.nn.Parameter(torch.empty(0), requires_grad=name not in frozen)
+            self._slots[name] = mount(self, name, parameter, taken)
         self._held_parameters = dict(self.named_parameters())
-        self._held_statistics = {name: values[name] for name in statistics}
-        self._flat = torch.cat([p.detach().reshape(-1) for p in self._held_parameters.values()])
+        values = {name: graph.array(name) for name in self._held_parameters}
+        self._flat = torch.empty(sum(value.size for value in values.values()))
         start, self._views = 0, dict[str, torch.Tensor]()
-        for name, parameter in self._held_parameters.items():
-            self._views[name] = self._flat[start : start + parameter.numel()].view(parameter.shape)
-            start += parameter.numel()
-        self._reattach()
+        for name, value in values.items():
+            view = self._flat[start : start + value.size].view(value.shape)
+            np.copyto(view.numpy(), value)
+            self._views[name] = self._held_parameters[name].data = view
+            start += value.size
 
     def _held(self) -> dict[str, torch.Tensor]:
         return {**self._held_parameters, **self._held_statistics}

@@ -26,11 +26,7 @@ def train_batch_normalization(node: onnx.NodeProto, graph: Rewriting) -> None:
         return
     training = onnx.NodeProto()
     training.CopyFrom(node)
-    for position, kind in ((3, "mean"), (4, "var")):
-        statistic = node.input[position]
-        training.input[position] = graph.latest.get(statistic, statistic)
-        graph.latest[statistic] = graph.name(f"{node.name}/running_{kind}")
-        training.output.append(graph.latest[statistic])
+    training.output.extend(graph.name(f"{node.name}/running_{kind}") for kind in ("mean", "var"))
     graph.keep(training, training_mode=1)
 
 

@@ -33,8 +33,6 @@ class Rewriting:
 
     def __init__(self, trace: TraceGraph) -> None:
         self.trace = trace
-        self.latest: dict[str, str] = {}
-        """Where a run leaves the newest value of a statistic that more than one node updates."""
         self._nodes: list[onnx.NodeProto] = []
         self._constants: list[onnx.TensorProto] = []
         self._taken = {name for node in trace.nodes for name in (*node.input, *node.output, node.name)}
