@@ -59,7 +59,11 @@ class OnnxModule(Scope):
     ) -> None:
         super().__init__()
         graph = model if isinstance(model, TraceGraph) else TraceGraph.of(model)
-        _refuse_other_floats(graph)
+        statistics = batch_norm_statistics(graph.model)
+        names = _parameters(graph, statistics, tuple(train))
+        frozen = _matching(names, tuple(freeze), "freeze")
+        _refuse_other_floats(graph, names)
+        _refuse_nothing_to_train(names, frozen)
         self._engine_name = resolve_engine(engine)
         self._source = graph.model
         self._freeze_bn = freeze_bn
@@ -67,10 +71,6 @@ class OnnxModule(Scope):
         self._specs: tuple[InputSpec, ...] = input_specs(graph.model)
         self._engines: dict[tuple[tuple[str, ...], bool], Engine] = {}
         self._inference: OrtInference | None = None
-        statistics = batch_norm_statistics(graph.model)
-        names = _parameters(graph, statistics, tuple(train))
-        frozen = _matching(names, tuple(freeze), "freeze")
-        _refuse_nothing_to_train(names, frozen)
         self._mount(graph, names, statistics, frozen)
         lowered = self._lower(tuple(name for name in self._held_parameters if name not in frozen), freeze_bn)
         if not lowered.wrt:
@@ -312,13 +312,12 @@ def _matching(names: Sequence[str], patterns: Sequence[str], option: str) -> fro
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 
-def _refuse_other_floats(graph: TraceGraph) -> None:
+def _refuse_other_floats(graph: TraceGraph, names: Collection[str]) -> None:
     """Half precision anywhere and double precision in weights: neither is trained."""
     kinds = {name: graph.dtype(name) for name in graph.inputs}
     kinds |= {name: tensor.data_type for name, tensor in graph.initializers.items()}
-    weights = set(trainable_parameters(graph))
     for name, kind in kinds.items():
-        if kind in (TensorProto.FLOAT16, TensorProto.BFLOAT16) or (kind == TensorProto.DOUBLE and name in weights):
+        if kind in (TensorProto.FLOAT16, TensorProto.BFLOAT16) or (kind == TensorProto.DOUBLE and name in names):
             raise ModelError(
                 f"{name!r} is {TensorProto.DataType.Name(kind).lower()}; networks are trained in float32",
                 fix="Export the model in float32, train it, and convert the result.",

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import onnx
 
 from onnx_asgnas.errors import UnsupportedOperatorError
+from onnx_asgnas.graph.normalise import read_by
 from onnx_asgnas.training import resampling as _registered  # noqa: F401 (its rewrites register themselves)
 from onnx_asgnas.training.opset import (
     BODIES_OPSET,
@@ -118,7 +119,8 @@ class GradientPath:
     """The tensors and nodes through which `wrt` reaches an output differentiably.
 
     Which inputs and outputs of an operator carry a gradient is what the ONNX standard says of them (Clip's bounds,
-    Reshape's shape and MaxPool's indices do not). An operator outside of the standard is taken to carry one everywhere.
+    Reshape's shape and MaxPool's indices do not). An operator outside of the standard, or with subgraphs, is taken to
+    carry one everywhere, from what its subgraphs capture too.
     """
 
     def __init__(self, model: onnx.ModelProto, wrt: Iterable[str]) -> None:
@@ -142,8 +144,10 @@ class GradientPath:
 
 
 def _differentiable_ends(node: onnx.NodeProto, opset: int) -> tuple[list[str], list[str]]:
-    if not is_standard(node) or not onnx.defs.has(node.op_type, opset):
-        return [n for n in node.input if n], [n for n in node.output if n]
+    reads = read_by(node)
+    captures = len(reads) > sum(1 for name in node.input if name)
+    if captures or not is_standard(node) or not onnx.defs.has(node.op_type, opset):
+        return reads, [name for name in node.output if name]
     schema = onnx.defs.get_schema(node.op_type, opset)
     if node.op_type == "Cast" and attribute(node, "to") not in _FLOATS:
         return [], []

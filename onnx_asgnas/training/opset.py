@@ -89,6 +89,8 @@ def _write_defaults(node: onnx.NodeProto, opset: int) -> None:
 
 def without_cast_like(model: onnx.ModelProto) -> onnx.ModelProto:
     """The same network with plain Casts: the runtime looks for a gradient of CastLike even in its second input."""
+    if all(node.op_type != "CastLike" for node in model.graph.node):
+        return model
     model = _copy(model)
     trace = trace_constants(model)
     for node in model.graph.node:

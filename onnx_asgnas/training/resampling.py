@@ -15,7 +15,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from onnx_asgnas.training.engines.runtime import import_onnxruntime
+from onnx_asgnas.graph.packages import import_onnxruntime
 from onnx_asgnas.training.rewriting import Rewriting, attribute, explicit_pads, refusal, rewrite
 
 _PROBE = 6

@@ -726,6 +726,17 @@ def test_input_of_a_type_that_the_runtime_does_not_take() -> None:
         OnnxModule(from_text(text, {"W": np.ones((3, 2))}))
 
 
+def test_operator_that_the_runtime_does_not_know() -> None:
+    text = "g (float[N,3] x) => (float[N,2] y, float[N,3] z) { y = MatMul(x, W) z = acme.Spin(x) }"
+    model = from_text(text, {"W": np.ones((3, 2))})
+    model.opset_import.append(helper.make_opsetid("acme", 1))
+    module = OnnxModule(model)
+    with pytest.raises(UnsupportedOperatorError, match="Spin"):
+        module(torch.zeros(1, 3))
+    with pytest.raises(ModelError, match=r"does not load the network.*Spin"):
+        module.eval()(torch.zeros(1, 3))
+
+
 def test_operator_without_a_gradient_is_refused_when_the_module_is_made() -> None:
     text = "g (float[N,3,3] x) => (float[N] y) { h = MatMul(x, W) y = Det(h) }"
     with pytest.raises(UnsupportedOperatorError, match="Det 'Det_1' has no gradient"):

@@ -13,8 +13,8 @@ import torch
 from onnx import numpy_helper, parser
 
 from onnx_asgnas.errors import InputError, PackageError, TrainingError, UnsupportedOperatorError
-from onnx_asgnas.graph import normalise
-from onnx_asgnas.training.engines import Engine, create_engine, engine_names, resolve_engine, runtime
+from onnx_asgnas.graph import normalise, packages
+from onnx_asgnas.training.engines import Engine, create_engine, engine_names, resolve_engine
 from onnx_asgnas.training.lowering import TrainingGraph, lower
 
 
@@ -92,7 +92,7 @@ def test_importing_the_runtime_leaves_torch_as_it_was() -> None:
     script = """
 import torch, torch.utils.checkpoint
 before = torch.manual_seed, torch.cuda.manual_seed, torch.utils.checkpoint.checkpoint
-from onnx_asgnas.training.engines.runtime import can_train, import_onnxruntime
+from onnx_asgnas.graph.packages import can_train, import_onnxruntime
 assert can_train()
 assert import_onnxruntime().__name__ == "onnxruntime"
 assert before == (torch.manual_seed, torch.cuda.manual_seed, torch.utils.checkpoint.checkpoint)
@@ -105,23 +105,23 @@ def test_two_packages_that_overwrite_each_other_are_refused(monkeypatch: pytest.
     monkeypatch.delitem(sys.modules, "onnxruntime")
     monkeypatch.setattr(metadata, "version", lambda name: "1.0")
     with pytest.raises(PackageError, match="overwrite each other's files") as caught:
-        runtime.import_onnxruntime()
+        packages.import_onnxruntime()
     assert "pip install onnxruntime-training-cpu" in caught.value.fix
-    assert not runtime.can_train()
+    assert not packages.can_train()
 
 
 def test_missing_runtime_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "onnxruntime")
     monkeypatch.setattr("importlib.import_module", missing)
-    with pytest.raises(PackageError, match="pip install onnxruntime-training-cpu"):
-        runtime.import_training_runtime()
+    with pytest.raises(PackageError, match=r"pip install (--force-reinstall )?onnxruntime-training-cpu"):
+        packages.import_training_runtime()
 
 
 def test_runtime_that_only_infers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(runtime.import_onnxruntime().capi._pybind_state, "TrainingAgent")
-    assert not runtime.can_train()
+    monkeypatch.delattr(packages.import_onnxruntime().capi._pybind_state, "TrainingAgent")
+    assert not packages.can_train()
     with pytest.raises(PackageError, match="does not train"):
-        runtime.import_training_runtime()
+        packages.import_training_runtime()
 
 
 def missing(name: str) -> None:

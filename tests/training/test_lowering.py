@@ -432,6 +432,18 @@ CASES = {
         reference=lambda h, g: F.layer_norm(torch.exp(h), (4, 5), g),
         weights={"g": (4, 5)},
     ),
+    "layer normalisation in parts": Case(
+        body="m = ReduceMean<axes=[-1]>(h) d = Sub(h, m) q = Pow(d, two) v = ReduceMean<axes=[-1]>(q) e = Add(v, eps) "
+        "s = Sqrt(e) n = Div(d, s) k = Mul(n, g) y = Add(k, b)",
+        reference=lambda h, g, b: F.layer_norm(h, (5,), g, b, 0.1),
+        weights={"g": (5,), "b": (5,)},
+        constants={"two": f32(2), "eps": f32(0.1)},
+    ),
+    "gelu in parts": Case(
+        body="d = Div(h, root) e = Erf(d) p = Add(e, one) m = Mul(h, p) y = Mul(m, half)",
+        reference=F.gelu,
+        constants={"root": f32(2**0.5), "one": f32(1), "half": f32(0.5)},
+    ),
     "GroupNormalization": Case(
         body="y = GroupNormalization<num_groups=2>(h, g, b)",
         reference=lambda h, g, b: F.group_norm(h, 2, g, b),
@@ -594,6 +606,15 @@ def test_lowering_that_needs_a_fixed_size_says_so(body: str, op: str, reason: st
     with pytest.raises(UnsupportedOperatorError, match=reason) as caught:
         lower(model, ["K"])
     assert caught.value.op_type == op
+
+
+def test_branch_that_captures_what_trains_is_refused() -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17]> g (float[N,3] x, bool c) => (float[N,3] y) { h = MatMul(x, K)
+        r = If (c) <then_branch = t () => (float[N,3] a) { a = Relu(h) },
+                    else_branch = e () => (float[N,3] b) { b = Exp(h) }>
+        y = Add(h, r) }"""
+    with pytest.raises(UnsupportedOperatorError, match="If 'If_1' has no gradient"):
+        lower(normalise(with_weights(text, K=np.ones((3, 3)))), ["K"])
 
 
 def test_tensor_of_unknown_rank_is_a_reason() -> None:

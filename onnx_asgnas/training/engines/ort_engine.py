@@ -19,8 +19,8 @@ from onnx import helper
 from torch.utils.dlpack import from_dlpack
 
 from onnx_asgnas.errors import TrainingError, UnsupportedOperatorError
+from onnx_asgnas.graph.packages import import_training_runtime
 from onnx_asgnas.training.engines import ort_session
-from onnx_asgnas.training.engines.runtime import import_training_runtime
 from onnx_asgnas.training.lowering import TrainingGraph
 
 _Shape: TypeAlias = "tuple[torch.Size, torch.dtype]"

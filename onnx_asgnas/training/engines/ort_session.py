@@ -12,8 +12,8 @@ import onnx
 import torch
 from torch.utils.dlpack import from_dlpack
 
-from onnx_asgnas.errors import DataError
-from onnx_asgnas.training.engines.runtime import import_onnxruntime
+from onnx_asgnas.errors import DataError, ModelError
+from onnx_asgnas.graph.packages import import_onnxruntime
 
 QUIET = 4
 """Log nothing below fatal: what goes wrong is raised, and then said once."""
@@ -52,14 +52,20 @@ class OrtInference:
 
 
 def open_session(model: bytes, threads: int | None) -> Any:
-    """A session on the CPU; `threads` None is one for each core."""
+    """A session on the CPU, with a thread for each core where `threads` is None; raises ModelError if it is refused."""
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = QUIET
     options.intra_op_num_threads = threads or 0
     # Threads that spin between two runs take the cores from torch: a loss of 0.5 ms then takes 20.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime's errors have no common base
+        raise ModelError(
+            f"onnxruntime does not load the network: {reason_of(error)}",
+            fix="Export the model with operators of the ONNX standard.",
+        ) from None
 
 
 def to_ort(binding: ModuleType, tensor: torch.Tensor) -> Any:
@@ -112,6 +118,7 @@ def reason_of(error: Exception) -> str:
     status = text.rsplit("Status Message:", 1)[-1].rsplit("] :", 1)[-1]
     status = re.sub(r"^\s*\d+ : [A-Z_]+ : ", "", status).strip().splitlines()[0]
     status = re.sub(r"^\S*\.(?:cc|h):\d+ .*?\) ", "", status)
+    status = re.sub(r"\b\d+:(\w+):", r"\1 ", status)
     if running is None:
         return status
     node, of_gradient, _ = running[2].partition("_Grad/")  # the first half also runs what the gradient needs of shapes
