@@ -66,6 +66,25 @@ def import_onnxruntime() -> ModuleType:
     return sys.modules["onnxruntime"]
 
 
+def can_train() -> bool:
+    """Is the installed onnxruntime one that computes gradients."""
+    try:
+        return hasattr(import_onnxruntime().capi._pybind_state, "TrainingAgent")
+    except PackageError:
+        return False
+
+
+def import_training_runtime() -> ModuleType:
+    """The binding module of an onnxruntime that computes gradients; raises PackageError where there is none."""
+    binding: ModuleType = import_onnxruntime().capi._pybind_state
+    if not hasattr(binding, "TrainingAgent"):
+        raise PackageError(
+            "the installed onnxruntime runs networks but does not train them",
+            fix=f"pip uninstall onnxruntime onnxruntime-gpu, then pip install {TRAINING_RUNTIMES[0]}",
+        )
+    return binding
+
+
 def _patched_by_training_builds() -> list[tuple[ModuleType, str, object]]:
     """What a training build replaces in torch, as it was; nothing where no training build or no torch is installed."""
     if not any(name in installed_runtimes() for name in TRAINING_RUNTIMES):

@@ -35,7 +35,7 @@ def doctor(as_json: Json = False, debug: Debug = False) -> None:
 def _examine() -> dict[str, Any]:
     from importlib.metadata import PackageNotFoundError, version
 
-    from onnx_asgnas.graph.packages import RUNTIMES, TRAINING_RUNTIMES, runtime_problem
+    from onnx_asgnas.graph.packages import RUNTIMES, can_train, runtime_problem
 
     packages: dict[str, str | None] = {}
     for name in ("onnx-asgnas", "onnx", "onnx-graphsurgeon", "numpy", "scipy", "protobuf", "torch", *RUNTIMES):
@@ -48,13 +48,12 @@ def _examine() -> dict[str, Any]:
     problem = runtime_problem()
     if problem is not None:
         problems.append({"what": problem.message, "fix": problem.fix})
-    trains = problem is None and any(name in packages for name in TRAINING_RUNTIMES)
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "cores": _cores(),
         "packages": packages,
-        "engines": ["ort"] if trains else [],
+        "engines": ["ort"] if problem is None and can_train() else [],
         "problems": problems,
     }
 
