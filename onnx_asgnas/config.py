@@ -39,6 +39,8 @@ class Target:
         if len(given) != 1:
             raise TargetError(f"a target is exactly one of {options}; got {len(given)}", fix="Give one of them.")
         (name, value), *_ = given.items()
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise TargetError(f"{name} is {value!r}", fix="Give a number.")
         if name == "remove_groups":
             fraction = isinstance(value, float) and 0 < value < 1
             if not (fraction or (float(value).is_integer() and value >= 1)):
@@ -69,9 +71,9 @@ class SearchConfig:
     mode: Mode = "erase"
     loss: str = "cross_entropy"
     epochs: int = 10
-    batch_size: int = 64
+    batch_size: int = 32
     variant: Variant = "sgd"
-    lr: float = 0.1
+    lr: float = 0.05
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 1e-4
@@ -79,7 +81,7 @@ class SearchConfig:
     method: Method = "h2spg"
     score: str = "measured"
     select_at: float = 0.1
-    zero_at: float = 0.3
+    zero_at: float = 0.15
     epsilon: float = 0.0
     engine: str = "auto"
     protect: tuple[str, ...] = ()
@@ -111,18 +113,25 @@ class SearchConfig:
 
     @classmethod
     def from_json(cls, text: str) -> SearchConfig:
-        """The configuration that `to_json` wrote; raises InputError on unknown fields."""
-        values: dict[str, Any] = json.loads(text)
+        """The configuration that `to_json` wrote; raises InputError on unknown fields, and on what is none."""
+        try:
+            values: dict[str, Any] = dict(json.loads(text))
+            values |= {"data": values["data"], "target": Target(**values["target"])}
+        except (ValueError, TypeError, KeyError) as error:
+            raise InputError(f"this is no configuration: {error}", fix="Start a new run.") from None
         known = {f.name for f in dataclasses.fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
             raise InputError(f"unknown configuration fields: {', '.join(unknown)}", fix="Remove them.")
-        values["target"] = Target(**values["target"])
         for name in ("protect", "freeze", "train"):
             values[name] = tuple(values.get(name, ()))
         return cls(**values)
 
     @classmethod
     def read(cls, path: Path) -> SearchConfig:
-        """The configuration kept in a run directory's config.json."""
-        return cls.from_json(path.read_text(encoding="utf-8"))
+        """The configuration kept in a run directory's config.json; raises InputError where it cannot be read."""
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path} cannot be read: {error}", fix="Check the path.", path=str(path)) from None
+        return cls.from_json(text)

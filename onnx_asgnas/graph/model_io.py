@@ -50,7 +50,7 @@ def save_model(model: onnx.ModelProto, path: str | os.PathLike[str]) -> None:
     try:
         data = model.SerializeToString()
     except (ValueError, EncodeError):
-        raise ModelError(
+        raise OutputError(
             f"{path} cannot be written: the model is over 2 GB", fix="Make it smaller first: prune it further."
         ) from None
     write_atomically(Path(path), data)

@@ -29,10 +29,11 @@ def normalise_with_shapes(model: onnx.ModelProto) -> tuple[onnx.ModelProto, Shap
     result.CopyFrom(model)
     _hide_defaults_of_inputs(result)
     _to_inference_form(result.graph, max((o.version for o in result.opset_import if _is_standard(o.domain)), default=1))
-    _constants_to_initializers(result.graph)
+    constants = _constants_to_initializers(result.graph)
     _split_merged_weights(result.graph)
     _name_nodes(result.graph)
-    shapes = _fold(result)
+    _split_shared_statistics(result.graph)
+    shapes = _fold(result, constants)
     remove_dead(result.graph)
     return result, shapes
 
@@ -158,7 +159,9 @@ def _drop_attributes(node: onnx.NodeProto, names: set[str]) -> None:
         _replace(node.attribute, list(kept))
 
 
-def _constants_to_initializers(graph: onnx.GraphProto) -> None:
+def _constants_to_initializers(graph: onnx.GraphProto) -> set[str]:
+    """Make initializers of the Constant nodes; their names."""
+    constants = set()
     outputs = {v.name for v in graph.output}
     kept = []
     for node in graph.node:
@@ -168,8 +171,10 @@ def _constants_to_initializers(graph: onnx.GraphProto) -> None:
         else:
             value.name = node.output[0]
             graph.initializer.append(value)
+            constants.add(value.name)
     if len(kept) < len(graph.node):
         _replace(graph.node, list(kept))
+    return constants
 
 
 def _constant_value(node: onnx.NodeProto) -> onnx.TensorProto | None:
@@ -209,10 +214,32 @@ def _split_merged_weights(graph: onnx.GraphProto) -> None:
         _replace(graph.node, list(kept))
 
 
-def _fold(model: onnx.ModelProto) -> ShapeInference:
+def _split_shared_statistics(graph: onnx.GraphProto) -> None:
+    """Give every BatchNormalization a running mean and variance of its own: what is equal today will not stay so."""
+    weights = {t.name: t for t in graph.initializer}
+    taken = set(weights) | {name for node in graph.node for name in (*read_by(node), *node.output)}
+    readers = Counter(name for node in graph.node for name in read_by(node))
+    for node in graph.node:
+        if node.op_type != "BatchNormalization" or not _is_standard(node.domain):
+            continue
+        for position, role in ((3, "running_mean"), (4, "running_var")):
+            name = node.input[position]
+            if readers[name] < 2 or name not in weights:
+                continue
+            readers[name] -= 1
+            copy = graph.initializer.add()
+            copy.CopyFrom(weights[name])
+            copy.name = f"{node.name}.{role}"
+            while copy.name in taken:
+                copy.name += "_"
+            taken.add(copy.name)
+            node.input[position] = copy.name
+
+
+def _fold(model: onnx.ModelProto, known: set[str]) -> ShapeInference:
     """One pass in topological order: infer shapes, evaluate shape arithmetic, keep as numbers what does not vary."""
     graph = model.graph
-    shapes = ShapeInference(model)
+    shapes = ShapeInference(model, known)
     outputs = {v.name for v in graph.output}
     folded: set[str] = set()
     kept = []
@@ -225,6 +252,10 @@ def _fold(model: onnx.ModelProto) -> ShapeInference:
         else:
             if node.op_type == "Reshape" and _is_standard(node.domain) and len(node.input) == 2:
                 _fold_reshape(graph, node, shapes)
+            elif node.op_type in ("Conv", "ConvTranspose") and len(node.input) == 3 and node.input[2] in folded:
+                bias = shapes.constant(node.input[2])
+                if bias is not None and not bias.any():
+                    node.input.pop()  # computed zeros are an exporter's way to say that there is no bias
             kept.append(node)
     used = {name for node in kept for name in read_by(node)}
     for name in sorted(folded & used):
@@ -242,9 +273,11 @@ def _fold_reshape(graph: onnx.GraphProto, node: onnx.NodeProto, shapes: ShapeInf
     if shapes.constant(name) is not None:
         return
     varying = shapes.varying(name)
-    if varying is None or any(a.name == "allowzero" and a.i for a in node.attribute):
+    if varying is None:
         return
     target = np.where(varying, -1, shapes.bindings[0].values[name]).astype(np.int64)
+    if any(a.name == "allowzero" and a.i for a in node.attribute) and not target.all():
+        return
     for axis in np.flatnonzero(varying):
         if shapes.copies(name, int(axis), node.input[0], int(axis)):
             target[axis] = 0
@@ -256,3 +289,4 @@ def _fold_reshape(graph: onnx.GraphProto, node: onnx.NodeProto, shapes: ShapeInf
     graph.initializer.append(numpy_helper.from_array(target, constant))
     shapes.add_constant(constant, target)
     node.input[1] = constant
+    _drop_attributes(node, {"allowzero"})

@@ -9,7 +9,7 @@ two, height % 32 at 64 and at 96). A network may refuse such sizes; where it doe
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -54,9 +54,10 @@ class ShapeInference:
     """Node-by-node inference in topological order, at both bindings at once.
 
     Weights stay out of it: float initializers are known by type only, so a parameter is never mistaken for a constant.
+    The exception are `constants`, which the source wrote as such: scales of a Resize, or the bias that is not there.
     """
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto, constants: Collection[str] = ()) -> None:
         self._opsets = {o.domain or "": o.version for o in model.opset_import}
         self._imports = list(model.opset_import)
         self._ir_version = model.ir_version
@@ -71,6 +72,8 @@ class ShapeInference:
         self._scales: dict[str, onnx.TensorProto] = {}
         for tensor in model.graph.initializer:
             self.add_initializer(tensor)
+            if tensor.name in constants and elements(tuple(tensor.dims)) <= _SMALL:
+                self.add_constant(tensor.name, numpy_helper.to_array(tensor))
         symbols: dict[str, int] = {}
         for value in inputs:
             third.types[value.name] = _bind(value.type, lambda axis, symbol: _prime(symbols, axis, symbol))
@@ -150,6 +153,8 @@ class ShapeInference:
             value = part if node.op_type == "Shape" else np.prod(shape, dtype=np.int64)
             self._store(node, [np.array(value, dtype=np.int64)], binding)
             return True
+        if node.op_type == "CastLike" and _is_standard(node):
+            return self._cast_like(node, binding.values.get(node.input[0]), binding)
         if not _is_computable(node) or any(name and name not in binding.values for name in node.input):
             return False
         self._infer(node, binding)
@@ -159,6 +164,14 @@ class ShapeInference:
                 self._store(node, ReferenceEvaluator(node, opsets=self._opsets).run(None, feeds), binding)
             except Exception as error:  # whatever the reference raises for what it does not have: no value is known
                 logger.debug("%s '%s' is not evaluated: %s", node.op_type, node.name, error)
+        return True
+
+    def _cast_like(self, node: onnx.NodeProto, value: NDArray[np.generic] | None, binding: Binding) -> bool:
+        """CastLike knows its result from the type of the second input alone."""
+        kind = binding.types.get(node.input[1])
+        if value is None or kind is None or not kind.tensor_type.elem_type:
+            return False
+        self._store(node, [value.astype(onnx.helper.tensor_dtype_to_np_dtype(kind.tensor_type.elem_type))], binding)
         return True
 
     def _store(self, node: onnx.NodeProto, values: Iterable[object], binding: Binding) -> None:

@@ -45,6 +45,7 @@ class TraceGraph:
                 consumers[name].append(index)
         self.consumers: dict[str, list[int]] = dict(consumers)
         self._shapes = shapes
+        self._known: dict[str, tuple[Shape | None, tuple[int, ...] | None, tuple[int, ...] | None]] = {}
 
     @classmethod
     def of(cls, source: ModelSource) -> TraceGraph:
@@ -68,16 +69,22 @@ class TraceGraph:
 
     def shape(self, name: str) -> Shape | None:
         """The shape of a tensor, None for an open dimension; None where the rank is unknown."""
-        return self._shapes.shape(name)
+        return self._shapes_of(name)[0]
 
     def size(self, name: str) -> tuple[int, ...] | None:
         """The shape of a tensor with every open dimension bound, the batch to one."""
-        return self._shapes.bindings[0].shape(name)
+        return self._shapes_of(name)[1]
 
     def sizes(self, name: str) -> tuple[tuple[int, ...] | None, tuple[int, ...] | None]:
         """The shapes of a tensor at the two bindings of the open dimensions."""
-        first, second = self._shapes.bindings
-        return first.shape(name), second.shape(name)
+        return self._shapes_of(name)[1:]
+
+    def _shapes_of(self, name: str) -> tuple[Shape | None, tuple[int, ...] | None, tuple[int, ...] | None]:
+        found = self._known.get(name)
+        if found is None:
+            first, second = self._shapes.bindings
+            found = self._known[name] = self._shapes.shape(name), first.shape(name), second.shape(name)
+        return found
 
     def dtype(self, name: str) -> int:
         """The ONNX element type of a tensor; UNDEFINED (0) where unknown."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onnx_asgnas.operators.labels import Kind, LabelFlow
-from onnx_asgnas.operators.registry import Op, Rule, register
+from onnx_asgnas.operators.registry import Op, Rule, first, never, register
 
 
 @register("BatchNormalization")
@@ -17,6 +17,15 @@ def batch_normalization(op: Op) -> Rule:
         flow.write_channels(channels.ids, True, flow.rank(0) or 2, 1)
 
     return Rule(labels=labels, zero=lambda zero: zero[1] and zero[2], parameters={1: "scale", 2: "bias"})
+
+
+@register("LRN")
+def local_response_normalization(op: Op) -> Rule:
+    """https://onnx.ai/onnx/operators/onnx__LRN.html: x / (bias + …)^beta is zero where x is, for a positive bias."""
+    return Rule(
+        labels=lambda flow: flow.freeze_inputs("LRN mixes neighbouring channels"),
+        zero=first if op.attribute("bias", 1.0) > 0 else never,
+    )
 
 
 @register("LayerNormalization", since_version=17)

@@ -18,10 +18,10 @@ class Regions:
     def __init__(self, graph: TraceGraph) -> None:
         self._graph = graph
         self._nodes = len(graph.nodes)
-        names = [name for node in graph.nodes for name in node.output if name]
-        self._vertex = {name: self._nodes + 1 + at for at, name in enumerate(names)}
+        self._names = [name for node in graph.nodes for name in node.output if name]
+        self._vertex = {name: self._nodes + 1 + at for at, name in enumerate(self._names)}
         self._sink = self._nodes
-        size = self._nodes + 1 + len(names)
+        size = self._nodes + 1 + len(self._names)
         self._parent, self._jump, self._depth = [self._sink] * size, [self._sink] * size, [0] * size
         for index in reversed(range(self._nodes)):
             for name in graph.nodes[index].output:
@@ -47,6 +47,20 @@ class Regions:
         """Does the inner tensor reach the outputs only through the outer one."""
         vertex = self._vertex[outer]
         return outer != inner and self._enter[vertex] <= self._enter[self._vertex[inner]] < self._leave[vertex]
+
+    def bottlenecks(self, graph_input: str) -> list[str]:
+        """The tensors that every way from a graph input to the outputs leads through."""
+        ends = [self._sink] if self._graph.is_output(graph_input) else []
+        ends += self._graph.consumers.get(graph_input, [])
+        vertex = ends[0] if ends else self._sink
+        for other in ends[1:]:
+            vertex = self._common(vertex, other)
+        found = []
+        while vertex != self._sink:
+            if vertex > self._sink:
+                found.append(self._names[vertex - self._sink - 1])
+            vertex = self._parent[vertex]
+        return found
 
     def parents(self, tensors: Iterable[str]) -> dict[str, str | None]:
         """For each tensor the innermost other one of them that encloses it."""

@@ -69,12 +69,9 @@ class _Goal:
 
 def largest(state: RemovalState, candidates: Sequence[Structure], full: Cost) -> Largest:
     """The most that can be removed at once, as greedy valid sets certify it: a lower bound."""
-    smallest_first = sorted(range(len(candidates)), key=lambda i: (len(candidates[i].region), i))
     best = {"structures": 0.0, "params": 0.0, "macs": 0.0}
-    by_params = sorted(smallest_first, key=lambda i: -candidates[i].params)
-    by_macs = sorted(smallest_first, key=lambda i: -candidates[i].macs)
-    for order in (smallest_first, by_params, by_macs):
-        taken = _take_all(state, order)
+    for order in _orders(candidates, range(len(candidates))):
+        taken = _take_all(state, candidates, order)
         for kind in best:
             best[kind] = max(best[kind], _Goal(kind=kind, needed=0, full=full).amount(state))
         _undo(state, len(taken))
@@ -130,35 +127,75 @@ def _goal(target: Target, candidates: Sequence[Structure], full: Cost) -> _Goal:
 
 
 def _choose_valid(state: RemovalState, candidates: Sequence[Structure], goal: _Goal, rank: Rank) -> list[int]:
-    """Greedy with a witness: a set that reaches the target and holds all that is taken so far.
+    """Greedy by redundancy; where that locks itself out, again with a witness.
 
-    A candidate of the witness may always be taken; another only when a new witness with it is found.
+    A witness is a set that reaches the target and holds all that is taken so far. A candidate of the witness may always
+    be taken, another only when a new witness with it is found, so the target is reached whatever the scores are.
     """
-    own = [i for i, c in enumerate(candidates) if c.minimal] if goal.exactly else list(range(len(candidates)))
-    witness = _complete(state, candidates, goal, own)
-    if witness is None and goal.exactly:
-        own = list(range(len(candidates)))
-        witness = _complete(state, candidates, goal, own)
-    if witness is None:
-        raise _too_much(state, candidates, goal)
+    own, witness = _first_witness(state, candidates, goal)
+    limit = _reach(state, witness, goal) if goal.exactly else np.inf
+
+    def fits(index: int) -> bool:
+        if not state.take(index):
+            return False
+        within = goal.amount(state) <= limit
+        state.undo()
+        return within
+
+    def keeps_a_witness(index: int) -> bool:
+        nonlocal witness
+        found = _witness_with(state, candidates, goal, own, index, witness, limit)
+        witness = witness if found is None else found
+        return found is not None
+
+    for admits in (fits, keeps_a_witness):
+        taken = _take_by_rank(state, candidates, goal, own, rank, admits)
+        if goal.reached(state):
+            return taken
+        _undo(state, len(taken))
+    raise _too_much(state, candidates, goal)  # not reached: members of a witness are never refused
+
+
+def _take_by_rank(
+    state: RemovalState,
+    candidates: Sequence[Structure],
+    goal: _Goal,
+    own: Sequence[int],
+    rank: Rank,
+    admits: Callable[[int], bool],
+) -> list[int]:
+    """Take the most redundant candidate that is admitted, until the target is reached or none is left."""
     taken: list[int] = []
-    refused: set[int] = set()
-    limit = max(goal.needed, _reach(state, witness, goal)) if goal.exactly else np.inf
+    left = set(own)
     while not goal.reached(state):
         redundancy = np.asarray(rank(tuple(taken)), dtype=np.float64)
-        open_ones = [i for i in own if i not in taken and i not in refused and not state.is_gone(candidates[i].tensor)]
-        for index in sorted(open_ones, key=lambda i: (-redundancy[i], i)):
-            found = _witness_with(state, candidates, goal, own, index, witness, limit)
-            if found is None:
-                refused.add(index)
-                continue
-            witness = found
-            state.erase(index)
-            taken.append(index)
+        for index in sorted(left, key=lambda i: (-redundancy[i], i)):
+            left.discard(index)
+            if not state.is_gone(candidates[index].tensor) and admits(index):
+                state.erase(index)
+                taken.append(index)
+                break
+        else:
             break
-        else:  # the witness's own members are never refused, so this is not reached
-            raise _too_much(state, candidates, goal)
     return taken
+
+
+def _first_witness(
+    state: RemovalState, candidates: Sequence[Structure], goal: _Goal
+) -> tuple[list[int], frozenset[int]]:
+    """The candidates to choose from, and a set of them that reaches the target; TargetError where none is found.
+
+    A number of structures is reached exactly if it can be, and with minimal structures only if it can be; what cannot
+    be reached exactly is overshot as little as can be found.
+    """
+    every = list(range(len(candidates)))
+    minimal = [i for i in every if candidates[i].minimal]
+    for limit in (goal.needed, np.inf) if goal.exactly else (np.inf,):
+        for own in (minimal, every) if goal.exactly else (every,):
+            witness = _complete(state, candidates, goal, own, limit)
+            if witness is not None:
+                return own, witness
+    raise _too_much(state, candidates, goal)
 
 
 def _witness_with(
@@ -171,9 +208,10 @@ def _witness_with(
     limit: float,
 ) -> frozenset[int] | None:
     """A set that reaches the target, holds what is taken and this candidate; None where none is found."""
-    valid = state.erase(index)
+    if not state.take(index):
+        return None
     try:
-        if not valid or (goal.exactly and goal.amount(state) > limit):
+        if goal.amount(state) > limit:
             return None
         if index in witness:
             return witness
@@ -184,34 +222,35 @@ def _witness_with(
 
 
 def _complete(
-    state: RemovalState, candidates: Sequence[Structure], goal: _Goal, own: Sequence[int], limit: float | None = None
+    state: RemovalState, candidates: Sequence[Structure], goal: _Goal, own: Sequence[int], limit: float
 ) -> frozenset[int] | None:
     """A set of further candidates with which the target is reached; None where the greedy orders find none.
 
-    For a number of structures, sets that reach it exactly come first, then those with the smallest overshoot.
+    Of several sets the one that overshoots a number of structures the least.
     """
-    limits = [limit] if limit is not None else [goal.needed, np.inf] if goal.exactly else [np.inf]
-    for bound in limits:
-        best: tuple[float, frozenset[int]] | None = None
-        for order in _orders(candidates, own, goal):
-            taken = _take_until(state, candidates, order, goal, bound)
-            amount = goal.amount(state)
-            if amount >= goal.needed and (best is None or amount < best[0]):
-                best = amount, frozenset(taken)
-            _undo(state, len(taken))
-            if best is not None and (not goal.exactly or best[0] == goal.needed):
-                return best[1]
-        if best is not None:
-            return best[1]
-    return None
+    best: tuple[float, frozenset[int]] | None = None
+    for order in _orders(candidates, own):
+        taken = _take_until(state, candidates, order, goal, limit)
+        amount = goal.amount(state)
+        _undo(state, len(taken))
+        if amount >= goal.needed and (best is None or amount < best[0]):
+            best = amount, frozenset(taken)
+        if best is not None and (not goal.exactly or best[0] == goal.needed):
+            break
+    return None if best is None else best[1]
 
 
-def _orders(candidates: Sequence[Structure], own: Sequence[int], goal: _Goal) -> Iterable[list[int]]:
-    """Greedy orders worth a try: small regions first (they count one by one), then large gains first."""
+def _orders(candidates: Sequence[Structure], own: Iterable[int]) -> tuple[list[int], ...]:
+    """Greedy orders worth a try: small regions first (they count one by one), then large gains first.
+
+    The largest removals that are certified come from these orders too, so that each of them can be had.
+    """
     small = sorted(own, key=lambda i: (len(candidates[i].region), i))
-    gain = [c.params if goal.kind == "params" else c.macs for c in candidates]
-    large = sorted(own, key=lambda i: (-gain[i], i))
-    return (small, large) if goal.exactly else (large, small)
+    return (
+        small,
+        sorted(small, key=lambda i: -candidates[i].params),
+        sorted(small, key=lambda i: -candidates[i].macs),
+    )
 
 
 def _take_until(
@@ -224,7 +263,9 @@ def _take_until(
             break
         if state.is_gone(candidates[index].tensor):
             continue
-        if state.erase(index) and (not goal.exactly or goal.amount(state) <= limit):
+        if not state.take(index):
+            continue
+        if goal.amount(state) <= limit:
             taken.append(index)
         else:
             state.undo()
@@ -247,16 +288,20 @@ def _choose_blindly(state: RemovalState, candidates: Sequence[Structure], goal: 
 
 def _without_needless(state: RemovalState, chosen: list[int], goal: _Goal) -> list[int]:
     """Give back what the target is met without, the last taken first, so that it is overshot as little as possible."""
-    for index in reversed(chosen[:-1]):
-        fewer = [i for i in chosen if i != index]
-        _undo(state, len(chosen))
-        valid = all([state.erase(i) for i in fewer])
-        if valid and goal.reached(state):
-            chosen = fewer
-        else:
-            _undo(state, len(fewer))
-            for i in chosen:
-                state.erase(i)
+    at = len(chosen)
+    while at > 0 and len(chosen) > 1:
+        at -= 1
+        later = chosen[at + 1 :]
+        _undo(state, len(later) + 1)
+        for index in later:
+            state.erase(index)
+        if state.valid and goal.reached(state):
+            chosen = chosen[:at] + later
+            at = len(chosen)  # what was needed before may not be any more
+            continue
+        _undo(state, len(later))
+        for index in chosen[at:]:
+            state.erase(index)
     return chosen
 
 
@@ -268,13 +313,11 @@ def _reach(state: RemovalState, witness: frozenset[int], goal: _Goal) -> float:
     return amount
 
 
-def _take_all(state: RemovalState, order: Iterable[int]) -> list[int]:
+def _take_all(state: RemovalState, candidates: Sequence[Structure], order: Iterable[int]) -> list[int]:
     taken = []
     for index in order:
-        if state.erase(index):
+        if not state.is_gone(candidates[index].tensor) and state.take(index):
             taken.append(index)
-        else:
-            state.undo()
     return taken
 
 

@@ -136,14 +136,16 @@ class StructureFinder:
             params=self._parameters_within(tensor, region),
             macs=sum(rule.macs for i in region if (rule := self._rules[i]) is not None),
         )
-        trees = {self._joints.tree_of[node].root: self._joints.tree_of[node] for node in graph.consumers[tensor]}
-        for tree in trees.values():
-            if not self._joints.stands_without(tree, {tensor}):
-                name = graph.nodes[tree.root].name
-                return replace(plain, reason=f"without it the other operands of '{name}' have another shape")
         group = self._force(tensor, tensor, {}, 0)
         if isinstance(group, str):
             return replace(plain, reason=group)
+        trees = {self._joints.tree_of[node].root: self._joints.tree_of[node] for node in graph.consumers[tensor]}
+        for tree in trees.values():
+            if not self._joints.stands_without(tree, {tensor}):
+                proto = graph.nodes[tree.root]
+                known = graph.size(proto.output[0]) is not None
+                why = "have another shape" if known else "may have another shape, which is not known"
+                return replace(plain, reason=f"without it the other operands of '{proto.name}' {why}")
         slices = self._behind_concats(tensor)
         if isinstance(slices, str):
             return replace(plain, reason=slices)

@@ -9,7 +9,8 @@ changes, and can be undone.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from onnx_asgnas.graph import TraceGraph
 from onnx_asgnas.operators import Rule, rule_of, trainable_parameters
 from onnx_asgnas.space.cost import Cost, SlicedAxes, elements
 from onnx_asgnas.space.joints import Joints, JointTree
+from onnx_asgnas.space.regions import Regions
 from onnx_asgnas.space.structures import Structure
 
 _SMALL = 65_536
@@ -28,7 +30,8 @@ _BROADCASTING = frozenset({"Add", "Sum", "Sub", "Mul", "Div", "Max", "Min", "Pow
 class RemovalState:
     """The network with some of its structures removed: what is zero, what is constant, what is dead, what is left.
 
-    `erase` drops a structure, `undo` takes the last one back. Of a set of removals the order does not matter.
+    `erase` drops a structure, `take` does if the network stays valid, `undo` takes the last one back. Of a set of
+    removals the order does not matter.
     """
 
     def __init__(
@@ -52,14 +55,14 @@ class RemovalState:
         self._users = {name: len(readers) for name, readers in graph.consumers.items()}
         self._computed = [True] * len(graph.nodes)
         self._dropped: dict[tuple[int, int], bool] = {}
-        self._totals = {"params": sum(self._parameters.values()), "macs": 0, "minimal": 0}
+        self._totals = {"params": sum(self._parameters.values()), "macs": 0, "minimal": 0, "broken": 0, "lost": 0}
         self._erased: dict[str, bool] = {}
-        self._watched: dict[str, bool] = {}
-        self._joined = frozenset(name for tree in joints.trees.values() for name in tree.operands)
+        self._broken: dict[str | int, bool] = {}
+        self._constant: dict[str, bool] = {}
         self._start(parameters)
         self._needs = {name: self._depends.get(name, 0) for name in graph.outputs}
         names = frozenset(protected)
-        self._protected = [index for index, node in enumerate(graph.nodes) if node.name in names]
+        self._protected = frozenset(index for index, node in enumerate(graph.nodes) if node.name in names)
         self._full_params = int(self._totals["params"])
 
     def _start(self, parameters: Sequence[str]) -> None:
@@ -86,10 +89,16 @@ class RemovalState:
     def erase(self, structure: int) -> bool:
         """Drop a structure; False if the network is not valid any more (it is dropped all the same)."""
         self._marks.append(len(self._trail))
-        tensor = self._structures[structure].tensor
-        self._set(self._erased, tensor, True)
-        self._revalue(tensor)
+        self._revalue(self._structures[structure].tensor, {})
         return self.valid
+
+    def take(self, structure: int) -> bool:
+        """Drop a structure if the network stays valid; if not, nothing changes, and False comes back quickly."""
+        self._marks.append(len(self._trail))
+        if self._revalue(self._structures[structure].tensor, self._bottlenecks) and self.valid:
+            return True
+        self.undo()
+        return False
 
     def undo(self) -> None:
         """Take the last `erase` back."""
@@ -108,10 +117,9 @@ class RemovalState:
         What is protected has to stay. What is folded takes room: a network that would hold more parameters than the
         full one is not valid either.
         """
-        connected = all(self._depends.get(name, 0) == needs for name, needs in self._needs.items())
-        if not connected or not all(self._computed[node] for node in self._protected):
+        if self._totals["broken"] or self._totals["lost"]:
             return False
-        if any(self._is_broken(name) for name in self._watched):
+        if any(self._depends.get(name, 0) != needs for name, needs in self._needs.items()):
             return False
         return not self.constants_read() or self.cost().params <= self._full_params
 
@@ -130,11 +138,7 @@ class RemovalState:
 
     def constants_read(self) -> list[str]:
         """The activations that depend on no input any more, and that something still computed reads."""
-        names = [
-            name
-            for name in self._watched
-            if self._depends[name] == 0 and self._full_depends[name] and self._live_readers(name)
-        ]
+        names = [name for name, constant in self._constant.items() if constant]
         return sorted(names, key=self._graph.producer.__getitem__)
 
     def dead_initializers(self) -> tuple[str, ...]:
@@ -197,9 +201,24 @@ class RemovalState:
         zero = bool(node.input) and rule.zero(zeros)
         return zero, False, 0 if zero else depends
 
-    def _revalue(self, tensor: str) -> None:
-        """Make a tensor zero and follow what that changes forward, then what dies backward."""
+    @cached_property
+    def _bottlenecks(self) -> dict[str, int]:
+        """Tensors that all ways of some inputs lead through: where one loses such an input, the outputs do."""
+        regions = Regions(self._graph)
+        found: dict[str, int] = {}
+        for bit, name in enumerate(self._graph.inputs):
+            if any(needs >> bit & 1 for needs in self._needs.values()):
+                for tensor in regions.bottlenecks(name):
+                    found[tensor] = found.get(tensor, 0) | 1 << bit
+        return found
+
+    def _revalue(self, tensor: str, bottlenecks: Mapping[str, int]) -> bool:
+        """Make a tensor zero and follow what that changes forward, then what dies backward.
+
+        Gives up, and returns False, as soon as a bottleneck does not depend any more on an input that it has to.
+        """
         changed = [tensor]
+        self._set(self._erased, tensor, True)
         self._set(self._zero, tensor, True)
         self._set(self._depends, tensor, 0)
         queue = list(dict.fromkeys(self._graph.consumers.get(tensor, ())))
@@ -216,19 +235,24 @@ class RemovalState:
                     continue
                 if (self._zero[name], self._pole[name], self._depends[name]) == value:
                     continue
+                if self._depends[name] & ~depends & bottlenecks.get(name, 0):
+                    return False
                 self._set(self._zero, name, zero)
                 self._set(self._pole, name, pole)
                 self._set(self._depends, name, depends)
                 changed.append(name)
                 for reader in self._graph.consumers.get(name, ()):
                     heapq.heappush(queue, reader)
-        for name in changed:
-            self._release(name)
-        for name in changed:
-            self._set(self._watched, name, True)
+        stopped = [node for name in changed for node in self._release(name)]
+        readers = [node for name in changed for node in self._graph.consumers.get(name, ())]
+        self._check(changed, list(dict.fromkeys([*stopped, *readers])))
+        return True
 
-    def _release(self, name: str) -> None:
-        """Drop a zero tensor where joints read it, and stop computing what depends on no input any more."""
+    def _release(self, name: str) -> list[int]:
+        """Drop a zero tensor where joints read it, and stop computing what depends on no input any more.
+
+        Gives the nodes that are not computed any more.
+        """
         if self._zero[name]:
             for node in dict.fromkeys(self._graph.consumers.get(name, ())):
                 joint = self._joints.rules.get(node)
@@ -238,17 +262,21 @@ class RemovalState:
                             self._set(self._dropped, (node, position), True)
                             self._unuse(name)
         producer = self._graph.producer.get(name)
-        if self._depends[name] == 0 and producer is not None and self._computed[producer]:
-            self._stop(producer)
+        if self._depends[name] == 0 and producer is not None:
+            return self._stop(producer)
+        return []
 
-    def _stop(self, node: int) -> None:
-        """This node is not computed any more: nothing is read for it."""
-        stack = [node]
+    def _stop(self, node: int) -> list[int]:
+        """This node is not computed any more: nothing is read for it. Gives all nodes that stop with it."""
+        stack, stopped = [node], []
         while stack:
             index = stack.pop()
             if not self._computed[index]:
                 continue
             self._set(self._computed, index, False)
+            stopped.append(index)
+            if index in self._protected:
+                self._set(self._totals, "lost", self._totals["lost"] + 1)
             rule = self._rules[index]
             if rule is not None and rule.macs:
                 self._set(self._totals, "macs", self._totals["macs"] - rule.macs)
@@ -259,6 +287,7 @@ class RemovalState:
                     dropped.remove(name)
                 elif self._unuse(name) and name in self._graph.producer:
                     stack.append(self._graph.producer[name])
+        return stopped
 
     def _unuse(self, name: str) -> bool:
         """One reader less; True if with it the node that makes the tensor has nothing left to make."""
@@ -275,25 +304,26 @@ class RemovalState:
         outputs = [output for output in self._graph.nodes[producer].output if output]
         return all(self.is_gone(output) for output in outputs)
 
-    def _is_broken(self, name: str) -> bool:
-        """Is it infinite, does a joint lose its shape with it, or can what is constant not be folded into readers."""
-        if self.is_gone(name) and name not in self._joined:
-            return False
-        if self._pole[name] and not self.is_gone(name):
-            return True
-        for tree in self._trees_of(name):
-            if self._computed[tree.root]:
-                gone = {n for n in tree.operands if self._zero[n]}
-                if not self._joints.stands_without(tree, gone):
-                    return True
-        shape = self._graph.shape(name)
-        if self._depends[name] or (shape is not None and None not in shape):
-            return False
-        return any(not self._folds_into(name, node) for node in self._live_readers(name))
-
-    def _trees_of(self, name: str) -> list[JointTree]:
+    def _check(self, names: Sequence[str], nodes: Sequence[int]) -> None:
+        """Bring up to date what is broken or constant among these tensors, what these nodes read, and their joints."""
         trees = self._joints.tree_of
-        return [trees[node] for node in self._graph.consumers.get(name, ()) if node in trees]
+        for root in {trees[node].root for node in nodes if node in trees}:
+            self._mark_broken(root, self._computed[root] and self._has_lost_shape(trees[root]))
+        read = (name for node in nodes for name in self._graph.reads[node] if name in self._graph.producer)
+        for name in dict.fromkeys([*names, *read]):
+            readers = self._live_readers(name) if not self._depends[name] and self._full_depends[name] else []
+            if bool(readers) != self._constant.get(name, False):
+                self._set(self._constant, name, bool(readers))
+            infinite = self._pole[name] and not self.is_gone(name)
+            self._mark_broken(name, infinite or any(not self._folds_into(name, node) for node in readers))
+
+    def _mark_broken(self, key: str | int, broken: bool) -> None:
+        if broken != self._broken.get(key, False):
+            self._set(self._broken, key, broken)
+            self._set(self._totals, "broken", self._totals["broken"] + (1 if broken else -1))
+
+    def _has_lost_shape(self, tree: JointTree) -> bool:
+        return not self._joints.stands_without(tree, {name for name in tree.operands if self._zero[name]})
 
     def _live_readers(self, name: str) -> list[int]:
         return [
@@ -307,8 +337,10 @@ class RemovalState:
         ]
 
     def _folds_into(self, name: str, node: int) -> bool:
-        """A constant of open batch may have batch 1 where an operand that is left gives the batch by broadcasting."""
+        """Can this constant be a number: where its batch is open, another operand must give it by broadcasting."""
         size = self._graph.shape(name)
+        if size is not None and None not in size:
+            return True
         proto = self._graph.nodes[node]
         if size is None or None in size[1:] or proto.op_type not in _BROADCASTING:
             return False

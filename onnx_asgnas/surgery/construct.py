@@ -67,10 +67,9 @@ def _remove(space: SearchSpace, graph: TraceGraph) -> tuple[RemovalState, list[S
     for index in sorted(zero_structures(space, graph), key=lambda i: (-len(candidates[i].region), i)):
         if state.is_gone(candidates[index].tensor):
             continue
-        if state.erase(index):
+        if state.take(index):
             removed.append(candidates[index])
         else:
-            state.undo()
             logger.warning("%s is at zero, but without it the network would be cut through", candidates[index].tensor)
     return state, removed
 

@@ -1,0 +1,345 @@
+"""Every entry of the registry against the operator itself, run on numbers.
+
+A case is a node with its inputs. For every set of inputs put to zero: where the rule says that the outputs are zero,
+they are; where an input is a pole, the outputs are not finite. Rules that claim too little are caught by `keeps`, the
+sets of inputs whose zeros are known to give zero.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from onnx_asgnas.errors import ModelError
+from onnx_asgnas.graph import TraceGraph
+from onnx_asgnas.graph.runtime import run, session
+from onnx_asgnas.operators import Rule, entries, register, rule_of, rules_of
+from onnx_asgnas.operators.registry import Op
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A node: `data` are activations by position, `constants` initializers; `keeps` sets of zeros that give zero."""
+
+    op_type: str
+    data: dict[int, tuple[int, ...]]
+    constants: dict[int, Array] = field(default_factory=dict)
+    attributes: dict[str, Any] = field(default_factory=dict)
+    outputs: int = 1
+    keeps: tuple[tuple[int, ...], ...] = ()
+    opset: int = 17
+    integers: tuple[int, ...] = ()
+    booleans: tuple[int, ...] = ()
+    positive: bool = False
+
+    def __str__(self) -> str:
+        notes = [f"{k}={v}" for k, v in self.attributes.items()] + [f"{self.outputs} outputs"] * (self.outputs > 1)
+        return f"{self.op_type}-{self.opset} {' '.join(notes)}".strip()
+
+
+def ints(*values: int) -> Array:
+    return np.array(values, np.int64)
+
+
+def floats(*shape: int) -> Array:
+    return np.random.default_rng(len(shape)).uniform(0.5, 2, shape).astype(np.float32)
+
+
+ELEMENTWISE = (
+    "Abs Asin Asinh Atan Atanh Ceil Celu Elu Erf Floor HardSwish Identity LeakyRelu Neg Relu Round Selu Sign Sin "
+    "Sinh Softsign Sqrt Tan Tanh ThresholdedRelu Dropout"
+).split()
+NOT_ZERO = "Acos Acosh Cos Cosh Exp HardSigmoid Log Reciprocal Sigmoid Softplus Softmax LogSoftmax Hardmax".split()
+REDUCING = "ReduceMean ReduceL1 ReduceL2 ReduceMax ReduceMin ReduceSumSquare".split()
+REDUCING_ANY = "ReduceProd ReduceLogSum ReduceLogSumExp".split()
+IMAGE = (2, 4, 6, 6)
+
+CASES = [
+    *(Case(op, {0: (2, 3)}, keeps=((0,),)) for op in ELEMENTWISE),
+    *(Case(op, {0: (2, 3)}, positive=True) for op in NOT_ZERO),
+    *(Case(op, {0: IMAGE}, attributes={"axes": [1, 2]}, keeps=((0,),)) for op in REDUCING),
+    *(Case(op, {0: (2, 3)}, attributes={"axes": [1]}, positive=True) for op in REDUCING_ANY),
+    Case("ReduceSum", {0: IMAGE}, {1: ints(1)}, {"keepdims": 0}, keeps=((0,),)),
+    Case("Mish", {0: (2, 3)}, keeps=((0,),), opset=18),
+    Case("Gelu", {0: (2, 3)}, keeps=((0,),), opset=20),
+    Case("Swish", {0: (2, 3)}, keeps=((0,),), opset=24),
+    Case("Dropout", {0: (2, 3)}, outputs=2),
+    Case("Cast", {0: (2, 3)}, attributes={"to": TensorProto.DOUBLE}, keeps=((0,),)),
+    Case("CastLike", {0: (2, 3), 1: (2,)}, keeps=((0,),)),
+    Case("Not", {0: (2, 3)}, booleans=(0,)),
+    Case("ThresholdedRelu", {0: (2, 3)}, attributes={"alpha": -1.0}, keeps=((0,),)),
+    Case("Clip", {0: (2, 3)}, {1: np.float32(-1), 2: np.float32(1)}, keeps=((0,),)),
+    Case("Clip", {0: (2, 3)}, {1: np.float32(0.5)}),
+    Case("Clip", {0: (2, 3)}, attributes={"min": -1.0, "max": -0.5}, opset=10),
+    Case("Clip", {0: (2, 3), 1: ()}),
+    Case("PRelu", {0: IMAGE}, {1: floats(4, 1, 1)}, keeps=((0,),)),
+    Case("PRelu", {0: IMAGE}, {1: floats(1)}, keeps=((0,),)),
+    Case("Add", {0: (2, 3), 1: (2, 3)}, keeps=((0, 1),)),
+    Case("Add", {0: (2, 3)}, {1: floats(3)}, keeps=((0, 1),)),
+    Case("Sum", {0: (2, 3), 1: (3,), 2: (1, 3)}, keeps=((0, 1, 2),)),
+    Case("Sub", {0: (2, 3), 1: (3,)}, keeps=((0, 1),)),
+    Case("Mul", {0: (2, 3), 1: (3,)}, keeps=((0,), (1,))),
+    Case("Mul", {0: (2, 3)}, {1: floats(3)}, keeps=((0,), (1,))),
+    Case("Div", {0: (2, 3)}, {1: floats(3)}, keeps=((0,),)),
+    Case("Div", {0: (2, 3), 1: (3,)}),
+    Case("Pow", {0: (2, 3)}, {1: np.float32(2)}, keeps=((0,),)),
+    Case("Pow", {0: (2, 3)}, {1: np.float32(-1)}, positive=True),
+    Case("Pow", {0: (2, 3), 1: (3,)}, positive=True),
+    Case("Max", {0: (2, 3), 1: (3,)}, keeps=((0, 1),)),
+    Case("Min", {0: (2, 3), 1: (3,), 2: (3,)}, keeps=((0, 1, 2),)),
+    Case("Where", {0: (2, 3), 1: (2, 3), 2: (2, 3)}, keeps=((1, 2), (0, 1, 2)), booleans=(0,)),
+    *(
+        Case(op, {0: (2, 3), 1: (2, 3)})
+        for op in ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
+    ),
+    *(Case(op, {0: (2, 3), 1: (2, 3)}, booleans=(0, 1)) for op in ("And", "Or", "Xor")),
+    Case("IsNaN", {0: (2, 3)}),
+    Case("IsInf", {0: (2, 3)}),
+    Case("Conv", {0: IMAGE}, {1: floats(3, 4, 3, 3), 2: floats(3)}, keeps=((1, 2), (0, 2), (0, 1, 2))),
+    Case("Conv", {0: IMAGE}, {1: floats(8, 2, 1, 1)}, {"group": 2}, keeps=((0,), (1,))),
+    Case("ConvTranspose", {0: IMAGE}, {1: floats(4, 3, 2, 2), 2: floats(3)}, keeps=((1, 2), (0, 2))),
+    Case("Gemm", {0: (2, 4)}, {1: floats(3, 4), 2: floats(3)}, {"transB": 1}, keeps=((1, 2), (0, 2))),
+    Case("Gemm", {0: (2, 4), 1: (4, 3)}, keeps=((0,), (1,))),
+    Case("MatMul", {0: (2, 5, 4)}, {1: floats(4, 3)}, keeps=((0,), (1,))),
+    Case("MatMul", {0: (2, 5, 4), 1: (2, 4, 5)}, keeps=((0,), (1,))),
+    Case(
+        "BatchNormalization",
+        {0: IMAGE},
+        {1: floats(4), 2: floats(4), 3: floats(4), 4: floats(4)},
+        keeps=((1, 2), (0, 1, 2)),
+    ),
+    Case("LayerNormalization", {0: (2, 5, 4)}, {1: floats(4), 2: floats(4)}, keeps=((1, 2),)),
+    Case("LayerNormalization", {0: (2, 5, 4)}, {1: floats(4)}, keeps=((1,),)),
+    Case("LayerNormalization", {0: (2, 5, 4)}, {1: floats(4), 2: floats(4)}, outputs=2),
+    Case("InstanceNormalization", {0: IMAGE}, {1: floats(4), 2: floats(4)}, keeps=((1, 2),)),
+    Case("GroupNormalization", {0: IMAGE}, {1: floats(4), 2: floats(4)}, {"num_groups": 2}, keeps=((1, 2),), opset=21),
+    Case("LRN", {0: IMAGE}, attributes={"size": 3}, keeps=((0,),)),
+    *(
+        Case(op, {0: IMAGE}, attributes={"kernel_shape": [3, 3], "pads": [1] * 4}, keeps=((0,),))
+        for op in ("AveragePool", "MaxPool", "LpPool")
+    ),
+    Case("MaxPool", {0: IMAGE}, attributes={"kernel_shape": [3, 3]}, outputs=2),
+    *(Case(op, {0: IMAGE}, keeps=((0,),)) for op in ("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")),
+    Case("Resize", {0: IMAGE}, {2: np.float32([1, 1, 2, 2])}, {"mode": "linear"}, keeps=((0,),)),
+    Case("Resize", {0: IMAGE}, {3: ints(2, 4, 9, 5)}, keeps=((0,),)),
+    Case(
+        "Resize",
+        {0: IMAGE},
+        {1: np.float32([0, 0, 0, 0, 1, 1, 2, 2]), 2: np.float32([1, 1, 2, 2])},
+        {"coordinate_transformation_mode": "tf_crop_and_resize", "extrapolation_value": 3.0, "mode": "linear"},
+    ),
+    Case("Upsample", {0: IMAGE}, {1: np.float32([1, 1, 2, 2])}, keeps=((0,),), opset=9),
+    Case("Concat", {0: (2, 3), 1: (2, 5)}, attributes={"axis": 1}, keeps=((0, 1),)),
+    Case("Flatten", {0: IMAGE}, keeps=((0,),)),
+    Case("Reshape", {0: IMAGE}, {1: ints(0, -1)}, keeps=((0,),)),
+    Case("Squeeze", {0: (2, 1, 3)}, {1: ints(1)}, keeps=((0,),)),
+    Case("Unsqueeze", {0: (2, 3)}, {1: ints(1)}, keeps=((0,),)),
+    Case("Transpose", {0: (2, 3)}, keeps=((0,),)),
+    Case("Expand", {0: (2, 1)}, {1: ints(2, 3)}, keeps=((0,),)),
+    Case("Tile", {0: (2, 1)}, {1: ints(1, 3)}, keeps=((0,),)),
+    Case("Slice", {0: (2, 5)}, {1: ints(1), 2: ints(4), 3: ints(1)}, keeps=((0,),)),
+    Case("Gather", {0: (2, 5)}, {1: ints(1, 0)}, keeps=((0,),)),
+    Case("GatherElements", {0: (2, 5)}, {1: np.zeros((2, 5), np.int64)}, keeps=((0,),)),
+    Case("GatherND", {0: (2, 5)}, {1: np.ones((2, 1), np.int64)}, keeps=((0,),)),
+    Case("Split", {0: (2, 6)}, {1: ints(2, 4)}, {"axis": 1}, outputs=2, keeps=((0,),)),
+    Case("DepthToSpace", {0: IMAGE}, attributes={"blocksize": 2}, keeps=((0,),)),
+    Case("SpaceToDepth", {0: IMAGE}, attributes={"blocksize": 2}, keeps=((0,),)),
+    Case("Pad", {0: (2, 3)}, {1: ints(0, 1, 0, 1)}, keeps=((0,),)),
+    Case("Pad", {0: (2, 3)}, {1: ints(0, 1, 0, 1), 2: np.float32(3)}),
+    Case("Pad", {0: (2, 3)}, {1: ints(0, 1, 0, 1), 2: np.float32(3)}, {"mode": "reflect"}, keeps=((0,),)),
+    Case("Pad", {0: (2, 3)}, attributes={"pads": [0, 1, 0, 1], "value": 2.0}, opset=10),
+    Case("Shape", {0: (2, 3)}),
+    Case("Size", {0: (2, 3)}),
+    Case("ConstantOfShape", {0: (2,)}, attributes={"value": helper.make_tensor("v", 1, [1], [2.0])}, integers=(0,)),
+    Case("ConstantOfShape", {0: (2,)}, integers=(0,), keeps=((), (0,))),
+    Case("Range", {0: (), 1: (), 2: ()}, integers=(0, 1, 2)),
+    Case("ArgMax", {0: (2, 3)}),
+    Case("ArgMin", {0: (2, 3)}),
+    Case("CumSum", {0: (2, 3)}, {1: np.int64(1)}),
+    Case("TopK", {0: (2, 3)}, {1: ints(2)}, outputs=2),
+]
+"""A case for every entry, with the variants that its rule tells apart."""
+
+WITHOUT_INPUTS = {"Constant"}
+
+
+def test_every_entry_has_a_case() -> None:
+    assert {entry.op_type for entry in entries()} == {case.op_type for case in CASES} | WITHOUT_INPUTS
+
+
+def test_entries_are_listed_in_a_stable_order_and_name_their_page() -> None:
+    keys = [(e.domain, e.op_type, e.since_version) for e in entries()]
+    assert keys == sorted(set(keys))
+    assert all("https://onnx.ai/onnx/operators/" in (e.declare.__doc__ or "") for e in entries())
+
+
+def model_of(case: Case) -> onnx.ModelProto:
+    """A model of this one node; its data are graph inputs."""
+    count = max([*case.data, *case.constants], default=-1) + 1
+    names = [f"in{p}" if p in case.data or p in case.constants else "" for p in range(count)]
+    outputs = [f"out{i}" for i in range(case.outputs)]
+    node = helper.make_node(case.op_type, names, outputs, name="node", **case.attributes)
+    kind = {p: TensorProto.INT64 if p in case.integers else TensorProto.FLOAT for p in case.data}
+    kind |= dict.fromkeys(case.booleans, TensorProto.BOOL)
+    inputs = [helper.make_tensor_value_info(f"in{p}", kind[p], shape) for p, shape in case.data.items()]
+    weights = [numpy_helper.from_array(np.asarray(v), f"in{p}") for p, v in case.constants.items()]
+    graph = helper.make_graph([node], "case", inputs, [onnx.ValueInfoProto(name=o) for o in outputs], weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", case.opset)], ir_version=8)
+
+
+def feeds_of(case: Case, zeros: Iterable[int]) -> dict[str, Array]:
+    random = np.random.default_rng(0)
+    feeds: dict[str, Array] = {}
+    for position, shape in case.data.items():
+        if position in case.integers:
+            value: Array = np.array(range(1, 3), np.int64).reshape(shape) if shape else np.int64(1 + 3 * position)
+        elif position in case.booleans:
+            value = random.integers(0, 2, shape).astype(bool)
+        else:
+            value = (random.uniform(1.1, 2, shape) if case.positive else random.normal(size=shape)).astype(np.float32)
+        feeds[f"in{position}"] = np.zeros_like(value) if position in zeros else np.asarray(value)
+    return feeds
+
+
+def outputs_with(case: Case, zeros: tuple[int, ...]) -> list[Array]:
+    """What the node gives with these inputs at zero: by onnxruntime, or by the standard's reference."""
+    model = model_of(case)
+    for tensor in model.graph.initializer:
+        if int(tensor.name.removeprefix("in")) in zeros:
+            values = np.zeros_like(numpy_helper.to_array(tensor))
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    feeds = feeds_of(case, zeros)
+    try:
+        return list(run(session(model, threads=1), feeds).values())
+    except ModelError:  # an operator set or a type that the runtime does not have
+        with np.errstate(all="ignore"):
+            return list(ReferenceEvaluator(model).run(None, feeds))
+
+
+def rule(case: Case) -> Rule:
+    graph = TraceGraph(model_of(case))
+    found = rule_of(graph, 0)
+    assert found is not None
+    return found
+
+
+def floating_positions(case: Case) -> list[int]:
+    """Inputs whose zeros are worth a try: data, and float parameters."""
+    return sorted([*case.data, *(p for p, v in case.constants.items() if np.asarray(v).dtype == np.float32)])
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_what_the_zero_rule_claims_is_true(case: Case) -> None:
+    found = rule(case)
+    count = max([*case.data, *case.constants]) + 1
+    positions = floating_positions(case)
+    scales = {p for p in case.constants if case.op_type in ("Resize", "Upsample", "Clip", "Pow", "Pad", "Div")}
+    for size in range(len(positions) + 1):
+        for zeros in itertools.combinations(positions, size):
+            if scales.intersection(zeros):
+                continue  # these are constants whose value the rule has read
+            flags = tuple(p in zeros or not (p in case.data or p in case.constants) for p in range(count))
+            claims = found.zero(flags)
+            if zeros in case.keeps:
+                assert claims, f"the rule should say that zeros at {zeros} give zero"
+            if claims:
+                assert all(not np.asarray(value).any() for value in outputs_with(case, zeros)), zeros
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if rule(c).poles], ids=str)
+def test_a_pole_is_where_the_operator_is_not_finite(case: Case) -> None:
+    for position in rule(case).poles:
+        values = outputs_with(case, (position,))
+        if case.op_type == "Pow" and position == 0 and 1 in case.data:
+            continue  # zero to a power that may be negative: only where it is
+        assert not any(np.isfinite(np.asarray(value)).all() for value in values)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if not rule(c).poles and not c.booleans], ids=str)
+def test_without_a_pole_zeros_give_finite_numbers(case: Case) -> None:
+    if case.op_type in ("IsNaN", "IsInf", "Range"):
+        return  # they tell of what is not finite, or refuse a step of zero
+    for position in case.data:
+        for value in outputs_with(case, (position,)):
+            assert np.isfinite(np.asarray(value, np.float64)).all()
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if rule(c).joint is not None], ids=str)
+def test_a_zero_operand_of_a_joint_may_be_dropped(case: Case) -> None:
+    """A sum stays as it is; a Concat loses what the operand held."""
+    joint = rule(case).joint
+    assert joint is not None
+    for position in joint.operands:
+        whole = outputs_with(case, (position,))[0]
+        left = [feeds_of(case, ())[f"in{p}"] for p in case.data if p != position]
+        if joint.axis is None:
+            assert np.allclose(whole, sum(np.broadcast_to(v, whole.shape) for v in left))
+        else:
+            start = sum(case.data[p][joint.axis] for p in case.data if p < position)
+            held = np.arange(start, start + case.data[position][joint.axis])
+            assert np.array_equal(np.delete(whole, held, axis=joint.axis), np.concatenate(left, axis=joint.axis))
+
+
+def test_multiply_accumulates_are_those_of_the_definition() -> None:
+    expected = {
+        "Conv-17": 3 * 4 * 9 * 4 * 4,
+        "Conv-17 group=2": 8 * 2 * 36,
+        "ConvTranspose-17": 4 * 3 * 4 * 36,
+        "Gemm-17 transB=1": 12,
+    }
+    found = {str(case): rule(case).macs for case in CASES if str(case) in expected}
+    assert found == expected
+    matmuls = [rule(case).macs for case in CASES if case.op_type == "MatMul"]
+    assert matmuls == [2 * 5 * 4 * 3, 2 * 5 * 4 * 5]
+
+
+def test_parameters_are_those_in_a_trainable_role() -> None:
+    roles = {str(c): dict(rule(c).parameters) for c in CASES if rule(c).parameters and c.constants}
+    assert roles["Conv-17"] == {1: "weight", 2: "bias"}
+    assert roles["BatchNormalization-17"] == {1: "scale", 2: "bias"}
+    assert "Div-17" not in roles and "Sub-17" not in roles and "Clip-17" not in roles
+
+
+def test_the_newest_entry_that_is_not_too_new_counts() -> None:
+    @register("OurOwn", domain="our.own")
+    def first(op: Op) -> Rule:
+        return Rule(labels=lambda flow: None, macs=1)
+
+    @register("OurOwn", domain="our.own", since_version=3)
+    def second(op: Op) -> Rule:
+        return Rule(labels=lambda flow: None, macs=3)
+
+    try:
+        for version, macs in ((1, 1), (2, 1), (3, 3), (9, 3)):
+            model = onnx.parser.parse_model(
+                f"""<ir_version: 8, opset_import: ["" : 17, "our.own" : {version}]>
+                agraph (float[N] x) => (float[N] y) {{ y = our.own.OurOwn (x) }}"""
+            )
+            (found,) = rules_of(TraceGraph(model))
+            assert found is not None and found.macs == macs
+    finally:
+        from onnx_asgnas.operators import registry
+
+        del registry._ENTRIES["our.own", "OurOwn"]
+
+
+def test_the_standard_domain_has_two_names() -> None:
+    model = model_of(Case("Relu", {0: (2,)}))
+    model.graph.node[0].domain = "ai.onnx"
+    assert rule_of(TraceGraph(model), 0) is not None
+
+
+def test_concat_before_version_4_is_unknown() -> None:
+    old = model_of(Case("Concat", {0: (2, 3), 1: (2, 3)}, attributes={"axis": 1}, opset=1))
+    assert rules_of(TraceGraph(old)) == [None]
