@@ -11,7 +11,7 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TextIO
@@ -311,6 +311,7 @@ def _train(
         "exact": selection.exact,
         "history": [event.to_dict() for event in history],
         "seconds": history[-1].seconds,
+        "timing": asdict(loop.timing),
     }
     write_atomically(run.training, (json.dumps(facts, indent=1) + "\n").encode())
     save_model(module.to_onnx(), run.trained)
@@ -368,6 +369,7 @@ def _report(
         comparison=comparison,
         verification=verification,
         seconds=facts["seconds"],
+        stages=facts["timing"],
         versions=versions(),
     )
 

@@ -23,7 +23,7 @@ from onnx_asgnas.pipeline import train_plainly
 from onnx_asgnas.training.loop import Event
 from tests.made_up import graph, images, network
 
-OPTIONS = {"epochs": 3, "batch_size": 16, "lr": 0.02, "threads": 1}
+OPTIONS = {"epochs": 3, "batch_size": 16, "lr": 0.02, "zero_at": 0.5, "threads": 1}
 
 
 @pytest.fixture(scope="module")

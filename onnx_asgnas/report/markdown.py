@@ -184,7 +184,7 @@ def _settings(report: RunReport) -> Iterator[str]:
     yield _table(("option", "value"), *rows, left=2)
     times = [f"{stage} {numbers.duration(seconds)}" for stage, seconds in report.stages.items()]
     if times:
-        yield f"Time: {', '.join(times)}."
+        yield f"Where the steps spent their time: {', '.join(times)}."
     if report.versions:
         yield f"Versions: {', '.join(f'{name} {version}' for name, version in report.versions.items())}."
 

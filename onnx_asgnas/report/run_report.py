@@ -24,7 +24,7 @@ class RunReport:
     which they were chosen, the redundancy that decided; `redundancy` gives that of the other candidates where known.
     `history` has one mapping per epoch: `epoch` (from 1), `phase`, `loss` (mean over the epoch), `accuracy` (fraction
     from 0 to 1 of the test data; None without labels), `groups_at_zero`, `lr`, `seconds` (since the training began).
-    `seconds` is the time that training took, `stages` that of other stages where known.
+    `seconds` is the time that training took, `stages` how its steps spent it, in seconds, where known.
     """
 
     config: SearchConfig

@@ -68,7 +68,10 @@ class Evaluation:
 
 @dataclass(slots=True)
 class Timing:
-    """Seconds spent in each part of the steps so far."""
+    """Seconds that the steps of this process spent waiting for data, and in each part of the work.
+
+    `forward` holds the loss, `optimizer` the selection with its evaluations.
+    """
 
     data: float = 0.0
     forward: float = 0.0
@@ -210,9 +213,12 @@ class Loop:
     def _batches(self, epoch: int) -> Iterator[Batch]:
         """The batches of an epoch that are still to come."""
         done = self._step - epoch * self._steps_per_epoch
-        return islice(
-            self.dataset.train.batches(self.batch_size, shuffle=True, seed=self.seed, epoch=epoch), done, None
-        )
+        batches = self.dataset.train.batches(self.batch_size, shuffle=True, seed=self.seed, epoch=epoch)
+        asked = time.perf_counter()
+        for batch in islice(batches, done, None):
+            self.timing.data += time.perf_counter() - asked
+            yield batch
+            asked = time.perf_counter()
 
     def _one_step(self, inputs: dict[str, torch.Tensor], target: torch.Tensor) -> None:
         clock = time.perf_counter

@@ -257,7 +257,7 @@ def test_a_run_without_labels_history_or_removals(space: SearchSpace) -> None:
     assert "There is no record of the training." in text
     assert "accuracy" not in text and "The removal moved" not in text and "Versions" not in text
     assert "Passed: it is exactly 0, and 1e-05 is allowed.\n" in text
-    assert "Time: analyze 0.2 s, train 2 min 10 s." in text
+    assert "Where the steps spent their time: analyze 0.2 s, train 2 min 10 s." in text
 
 
 def test_long_tables_are_cut_and_unknown_operators_named(parse: Callable[[str], onnx.ModelProto]) -> None:

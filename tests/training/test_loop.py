@@ -46,6 +46,7 @@ def searching(space: SearchSpace, dataset: Dataset, folder: Path | None = None, 
         total_steps=steps_of(dataset, BATCH, EPOCHS),
         lr=0.02,
         momentum=0.9,
+        zero_at=0.3,
         evaluate=loss_probe(module, dataset.train, cross_entropy, 0),
     )
     checkpoints = Checkpoints(folder) if folder is not None else None
