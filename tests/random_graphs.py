@@ -98,13 +98,15 @@ class RandomNetwork:
         return self.chain(x)
 
     def residual(self, x: Tensor) -> Tensor:
-        """x + f(x), the sum perhaps with a Relu behind it."""
+        """The residual x + f(x), the sum perhaps with a Relu behind it."""
         return self.maybe_relu(self.add([x, self.branch(x, x.channels)]))
 
     def sum_of_branches(self, x: Tensor) -> Tensor:
         """Several branches to one channel count, some of them nested or of another tensor, in one n-ary sum."""
         channels = 2 + self.decide(4)
-        branches = [self.branch(self.recent() if self.decide(4) == 3 else x, channels) for _ in range(2 + self.decide(3))]
+        branches = [
+            self.branch(self.recent() if self.decide(4) == 3 else x, channels) for _ in range(2 + self.decide(3))
+        ]
         if self.decide(3) == 2:
             branches.append(self.branch(self.add(branches[:2]), channels))
         if self.decide(5) == 4:
@@ -231,12 +233,14 @@ class RandomNetwork:
             self.kernels.append((kernel, (channels, x.channels, size, size)))
         else:
             size = next(dims[2] for name, dims in self.kernels if name == kernel)
-        operands = [x, kernel] + ([self.weight((channels,))] if self.decide(2) else [])
+        operands: list[Tensor | str] = [x, kernel]
+        operands += [self.weight((channels,))] if self.decide(2) else []
         y = self.node("Conv", operands, kernel_shape=[size] * 2, pads=[size // 2] * 4, strides=[stride] * 2)
         return Tensor(y.name, channels, x.size // stride)
 
     def depthwise(self, x: Tensor) -> Tensor:
-        operands = [x, self.weight((x.channels, 1, 3, 3), 1 / 9)] + ([self.weight((x.channels,))] if self.decide(2) else [])
+        operands: list[Tensor | str] = [x, self.weight((x.channels, 1, 3, 3), 1 / 9)]
+        operands += [self.weight((x.channels,))] if self.decide(2) else []
         return self.node("Conv", operands, kernel_shape=[3, 3], pads=[1] * 4, group=x.channels)
 
     def vector(self, x: Tensor, channels: int) -> Tensor:
@@ -292,7 +296,7 @@ class RandomNetwork:
         y = self.node("Concat", list(operands), axis=1)
         return Tensor(y.name, sum(o.channels for o in operands), operands[0].size)
 
-    # -- ONNX -----------------------------------------------------------------------------------------------------------
+    # -- ONNX ----------------------------------------------------------------------------------------------------
 
     def node(self, op_type: str, operands: Sequence[Tensor | str], **attributes: Any) -> Tensor:
         """Add a node; its output has the first operand's channels and size."""
@@ -361,7 +365,8 @@ def difference(one: dict[str, NDArray[Any]], two: dict[str, NDArray[Any]]) -> fl
 
 def valid_choice(space: SearchSpace, decide: Decide) -> tuple[int, ...]:
     """Some candidates in a random order, each taken where the network stays valid."""
-    state, taken = space.removal_state(), []
+    state = space.removal_state()
+    taken: list[int] = []
     left = list(range(len(space.candidates)))
     wanted = 1 + decide(len(left)) if left else 0
     while left and len(taken) < wanted:

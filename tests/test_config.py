@@ -105,7 +105,9 @@ def test_unknown_fields_are_named() -> None:
         SearchConfig.from_json(json.dumps({**values, "shape": 1, "colour": 2}))
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", '{"data": "d"}', '{"data": "d", "target": 3}', '{"target": {"uniform": 0.5}}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", "{}", '{"data": "d"}', '{"data": "d", "target": 3}', '{"target": {"uniform": 0.5}}']
+)
 def test_what_is_no_configuration_is_refused(text: str) -> None:
     with pytest.raises(InputError):
         SearchConfig.from_json(text)

@@ -60,18 +60,24 @@ def _is_zero(group: Group, graph: TraceGraph, whole: dict[str, bool]) -> bool:
 
 
 def _remove(space: SearchSpace, graph: TraceGraph) -> tuple[RemovalState, list[Structure]]:
-    """Erase what is at zero, the largest structures first; one without which the network is cut through stays."""
+    """Erase what is at zero: all of it if that is valid, else the largest structures first, as far as that goes."""
+    candidates = space.candidates
+    order = sorted(zero_structures(space, graph), key=lambda i: (-len(candidates[i].region), i))
     state = space.removal_state()
     removed = []
-    candidates = space.candidates
-    for index in sorted(zero_structures(space, graph), key=lambda i: (-len(candidates[i].region), i)):
-        if state.is_gone(candidates[index].tensor):
-            continue
-        if state.take(index):
-            removed.append(candidates[index])
-        else:
-            logger.warning("%s is at zero, but without it the network would be cut through", candidates[index].tensor)
-    return state, removed
+    for index in order:
+        if not state.is_gone(candidates[index].tensor):
+            state.erase(index)
+            removed.append(index)
+    if not state.valid:
+        for _ in removed:
+            state.undo()
+        removed = [i for i in order if not state.is_gone(candidates[i].tensor) and state.take(i)]
+        for index in order:
+            if not state.is_gone(candidates[index].tensor):
+                tensor = candidates[index].tensor
+                logger.warning("%s is at zero, but stays: without it the network would be cut through", tensor)
+    return state, [candidates[index] for index in removed]
 
 
 @dataclass(slots=True)

@@ -52,7 +52,11 @@ def test_random_networks_keep_their_numbers(model: onnx.ModelProto) -> None:
 @pytest.mark.parametrize("path", LIGHT, ids=lambda path: path.stem)
 def test_networks_of_the_onnx_package_keep_their_numbers(path: Path) -> None:
     model = onnx.load(path)
-    if path.stem in ("light_vgg19", "light_zfnet512", "light_bvlc_alexnet"):  # seconds to run, and nothing to fold but weights
+    if path.stem in (
+        "light_vgg19",
+        "light_zfnet512",
+        "light_bvlc_alexnet",
+    ):  # seconds to run, and nothing to fold but weights
         assert normalise(normalise(model)).SerializeToString() == normalise(model).SerializeToString()
     else:
         result = same_numbers(model, 1)
@@ -93,7 +97,9 @@ def test_a_weight_that_two_operators_read_stays_one() -> None:
 
 
 def test_an_identity_that_gives_an_output_stays() -> None:
-    model = parse("agraph (float[N] x) => (float[N] y, float[2] v) <float[2] w = {1, 2}> { y = Relu (x) v = Identity (w) }")
+    model = parse(
+        "agraph (float[N] x) => (float[N] y, float[2] v) <float[2] w = {1, 2}> { y = Relu (x) v = Identity (w) }"
+    )
     assert operators(same_numbers(model)) == ["Relu", "Identity"]
 
 
@@ -171,7 +177,9 @@ def test_training_is_off_in_subgraphs_too() -> None:
 
 
 def test_weights_that_old_models_list_as_inputs_are_no_inputs() -> None:
-    model = parse("agraph (float[N, 2] x, float[2] w) => (float[N, 2] y) <float[2] w = {1, 2}> { y = Add (x, w) }", 8, 3)
+    model = parse(
+        "agraph (float[N, 2] x, float[2] w) => (float[N, 2] y) <float[2] w = {1, 2}> { y = Add (x, w) }", 8, 3
+    )
     assert [v.name for v in model.graph.input] == ["x", "w"]
     result = normalise(model)
     assert [v.name for v in result.graph.input] == ["x"]
@@ -180,7 +188,9 @@ def test_weights_that_old_models_list_as_inputs_are_no_inputs() -> None:
 
 
 def test_every_node_has_a_name_of_its_own() -> None:
-    model = parse("agraph (float[N] x) => (float[N] y) { a = Relu (x) b = Relu (a) c = Relu (b) d = Relu (c) y = Relu (d) }")
+    model = parse(
+        "agraph (float[N] x) => (float[N] y) { a = Relu (x) b = Relu (a) c = Relu (b) d = Relu (c) y = Relu (d) }"
+    )
     for node, name in zip(model.graph.node, ["same", "", "same", "Relu_1", ""], strict=True):
         node.name = name
     names = [node.name for node in normalise(model).graph.node]
@@ -272,7 +282,8 @@ def test_what_is_equal_at_some_sizes_by_chance_is_not_folded() -> None:
 
 def test_a_bias_that_the_exporter_computes_as_zeros_goes() -> None:
     model = parse(
-        """agraph (float[N, 2, 4, 4] x) => (float[N, 2, 4, 4] y) <float[2, 2, 1, 1] w = {1, 2, 3, 4}, float[2] b = {0, 0}> {
+        """agraph (float[N, 2, 4, 4] x) => (float[N, 2, 4, 4] y)
+        <float[2, 2, 1, 1] w = {1, 2, 3, 4}, float[2] b = {0, 0}> {
             z = Constant <value_float = 0.0> ()  n = Constant <value_ints = [2]> ()  l = CastLike (z, x)
             e = Expand (l, n)  p = Conv (x, w, e)  y = Conv (p, w, b) }"""
     )

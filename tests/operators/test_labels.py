@@ -49,9 +49,25 @@ CONSTANTS = {
     "axes23": np.array([2, 3], np.int64),
 }
 
-ELEMENTWISE = (
-    "Abs Asinh Atan Celu Elu Erf HardSwish Identity LeakyRelu Neg Relu Selu Sin Sinh Softsign Tanh ThresholdedRelu"
-).split()
+ELEMENTWISE = [
+    "Abs",
+    "Asinh",
+    "Atan",
+    "Celu",
+    "Elu",
+    "Erf",
+    "HardSwish",
+    "Identity",
+    "LeakyRelu",
+    "Neg",
+    "Relu",
+    "Selu",
+    "Sin",
+    "Sinh",
+    "Softsign",
+    "Tanh",
+    "ThresholdedRelu",
+]
 
 PASS = {
     **{op: f"r = {op} (k)  y = Conv (r, end)" for op in ELEMENTWISE},

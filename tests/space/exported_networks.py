@@ -13,7 +13,7 @@ from collections.abc import Callable
 import onnx
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812  (everybody's name for it)
+from torch.nn import functional as F
 
 SIZE = 16
 
@@ -27,7 +27,9 @@ class BasicBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(channels)
         self.downsample: nn.Module = nn.Identity()
         if stride > 1 or inputs != channels:
-            self.downsample = nn.Sequential(nn.Conv2d(inputs, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
+            self.downsample = nn.Sequential(
+                nn.Conv2d(inputs, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         out = F.relu(self.bn1(self.conv1(x)))
@@ -39,7 +41,9 @@ class ResNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 1, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(3, 1, 1))
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, 8, 3, 1, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(3, 1, 1)
+        )
         widths = [(8, 8, 1), (8, 8, 1), (8, 12, 2), (12, 12, 1), (12, 16, 2), (16, 16, 1)]
         self.layers = nn.Sequential(*(BasicBlock(*width) for width in widths))
         self.pool = nn.AdaptiveAvgPool2d((1, 1))
@@ -69,7 +73,9 @@ class DenseNet(nn.Module):
         super().__init__()
         self.stem = nn.Conv2d(3, 8, 3, padding=1, bias=False)
         self.first = nn.ModuleList(DenseLayer(8 + 4 * i, 4) for i in range(3))
-        self.transition = nn.Sequential(nn.BatchNorm2d(20), nn.ReLU(), nn.Conv2d(20, 10, 1, bias=False), nn.AvgPool2d(2, 2))
+        self.transition = nn.Sequential(
+            nn.BatchNorm2d(20), nn.ReLU(), nn.Conv2d(20, 10, 1, bias=False), nn.AvgPool2d(2, 2)
+        )
         self.second = nn.ModuleList(DenseLayer(10 + 4 * i, 4) for i in range(3))
         self.norm = nn.BatchNorm2d(22)
         self.classifier = nn.Linear(22, 5)
@@ -153,7 +159,7 @@ class MobileNet(nn.Module):
 
 
 class UNet(nn.Module):
-    """Two levels down; one up by a transposed convolution, one by interpolation; skips are concatenated, one is added."""
+    """Two levels down, one up by a transposed convolution and one by interpolation; skips are joined, one is added."""
 
     def __init__(self) -> None:
         super().__init__()

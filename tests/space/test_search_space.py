@@ -168,7 +168,9 @@ def test_modes_that_there_are_not_yet_are_refused(unets: onnx.ModelProto) -> Non
 
 
 def test_an_initializer_that_is_an_output_or_read_elsewhere_is_no_variable() -> None:
-    shared = custom("a = Conv (x, w1)  b = Conv (x, w2)  s = Add (a, b)  f = Flatten (w1)  r = ReduceSum (f)  y = Add (s, r)")
+    shared = custom(
+        "a = Conv (x, w1)  b = Conv (x, w2)  s = Add (a, b)  f = Flatten (w1)  r = ReduceSum (f)  y = Add (s, r)"
+    )
     assert [s.tensor for s in analyze(shared).candidates] == ["b"]
     given = custom("a = Conv (x, w1)  b = Conv (x, w2)  y = Add (a, b)")
     given.graph.output.append(onnx.helper.make_tensor_value_info("w1", onnx.TensorProto.FLOAT, [4, 4, 1, 1]))

@@ -177,7 +177,8 @@ def test_a_fraction_counts_minimal_structures(unets: SearchSpace) -> None:
 def test_a_model_with_nothing_to_remove_says_so() -> None:
     model = onnx.parser.parse_model(
         """<ir_version: 8, opset_import: ["" : 17]>
-        agraph (float[N, 4] x) => (float[N, 2] y) <float[2, 4] w = {1,2,3,4,5,6,7,8}> { y = Gemm <transB = 1> (x, w) }"""
+        agraph (float[N, 4] x) => (float[N, 2] y) <float[2, 4] w = {1,2,3,4,5,6,7,8}> {
+            y = Gemm <transB = 1> (x, w) }"""
     )
     space = analyze(model)
     with pytest.raises(TargetError, match="nothing to remove"):

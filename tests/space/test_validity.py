@@ -57,8 +57,10 @@ class FromScratch:
     def is_dropped(self, node: int, position: int) -> bool:
         rule = self.rules[node]
         joint = rule.joint if rule is not None else None
-        return joint is not None and position in joint.operands and self.zero.get(
-            self.graph.nodes[node].input[position], False
+        return (
+            joint is not None
+            and position in joint.operands
+            and self.zero.get(self.graph.nodes[node].input[position], False)
         )
 
     def seen(self, space: SearchSpace) -> dict[str, object]:
@@ -218,7 +220,7 @@ def test_a_sum_that_becomes_zero_before_a_pole_is_not_valid(operator: str) -> No
 
 
 def test_what_is_protected_stays_even_where_two_removals_meet() -> None:
-    """p feeds a and b; each may go, but both would take p along."""
+    """Since p feeds a and b, each may go, but both would take p along."""
     text = "{ p = Conv (x, w1)  a = Conv (p, w2)  b = Conv (p, w3)  c = Conv (x, w4)  y = Sum (a, b, c) }"
     assert state_of(text, "a", "b").valid
     assert state_of(text, "a", protect=["p"]).valid
