@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -47,11 +48,15 @@ class Largest:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Goal:
-    """How far a state has to go: `amount` of it counts what is removed, `exactly` forbids to overshoot."""
+    """How far a state has to go: `amount` of it counts what is removed, `exactly` forbids to overshoot.
+
+    `needed` is a whole number of structures, parameters or multiply-accumulates, `asked` what the user wrote.
+    """
 
     kind: str
-    needed: float
+    needed: int
     full: Cost
+    asked: float = 0
 
     def amount(self, state: RemovalState) -> float:
         if self.kind == "structures":
@@ -119,11 +124,18 @@ def _goal(target: Target, candidates: Sequence[Structure], full: Cost) -> _Goal:
         total = sum(c.minimal for c in candidates)
         fraction = isinstance(target.remove_groups, float) and target.remove_groups < 1
         needed = max(1, round(target.remove_groups * total)) if fraction else int(target.remove_groups)
-        return _Goal(kind="structures", needed=needed, full=full)
+        return _Goal(kind="structures", needed=needed, full=full, asked=needed)
     if target.keep_params is not None:
-        return _Goal(kind="params", needed=full.params * (1 - target.keep_params), full=full)
+        return _Goal(
+            kind="params", needed=_to_remove(full.params, target.keep_params), full=full, asked=target.keep_params
+        )
     assert target.keep_macs is not None
-    return _Goal(kind="macs", needed=full.macs * (1 - target.keep_macs), full=full)
+    return _Goal(kind="macs", needed=_to_remove(full.macs, target.keep_macs), full=full, asked=target.keep_macs)
+
+
+def _to_remove(full: int, keep: float) -> int:
+    """How much must go so that at most this fraction stays; a number that is a hair off by rounding counts as met."""
+    return full - math.floor(full * keep + 1e-6)
 
 
 def _choose_valid(state: RemovalState, candidates: Sequence[Structure], goal: _Goal, rank: Rank) -> list[int]:
@@ -341,7 +353,7 @@ def _too_much(state: RemovalState, candidates: Sequence[Structure], goal: _Goal)
     least = 1 - most / max(full, 1)
     name = "parameters" if goal.kind == "params" else "multiply-accumulates"
     return TargetError(
-        f"{1 - goal.needed / max(full, 1):.4g} of the {name} cannot be kept: at least {least:.4g} must stay",
+        f"{goal.asked:.4g} of the {name} cannot be kept: at least {least:.4g} must stay",
         fix=f"Keep {min(least + 5e-5, 1):.4f} or more.",
         largest=most,
     )
