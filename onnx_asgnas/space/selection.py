@@ -253,13 +253,14 @@ def _complete(
 
 
 def _orders(candidates: Sequence[Structure], own: Iterable[int]) -> tuple[list[int], ...]:
-    """Greedy orders worth a try: small regions first (they count one by one), then large gains first.
+    """Greedy orders worth a try: small regions first (they count one by one), then large regions and gains.
 
     The largest removals that are certified come from these orders too, so that each of them can be had.
     """
     small = sorted(own, key=lambda i: (len(candidates[i].region), i))
     return (
         small,
+        sorted(small, key=lambda i: -len(candidates[i].region)),
         sorted(small, key=lambda i: -candidates[i].params),
         sorted(small, key=lambda i: -candidates[i].macs),
     )

@@ -36,6 +36,20 @@ class Group:
     name: str
     slices: tuple[Slice, ...]
 
+    def lies_strictly_in(self, other: Group) -> bool:
+        """Does the other group hold all that this one holds, and more."""
+        return self._lies_in(other) and not other._lies_in(self)
+
+    def _lies_in(self, other: Group) -> bool:
+        held: dict[tuple[str, int | None], set[int]] = {}
+        for piece in other.slices:
+            held.setdefault((piece.initializer, piece.axis), set()).update(piece.indices)
+        return all(
+            (piece.initializer, None) in held
+            or (piece.axis is not None and held.get((piece.initializer, piece.axis), set()).issuperset(piece.indices))
+            for piece in self.slices
+        )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shrink:
@@ -96,20 +110,20 @@ class StructureFinder:
         tensors.sort(key=lambda t: self._graph.producer[t])
         parents = self._regions.parents(tensors)
         found = [replace(self._structure(tensor), parent=parents[tensor]) for tensor in tensors]
-        larger = self._larger({s.tensor: frozenset(s.group.slices) for s in found if s.erasable})
+        larger = self._larger({s.tensor: s.group for s in found if s.erasable})
         return [replace(s, minimal=s.erasable and s.tensor not in larger) for s in found]
 
-    def _larger(self, groups: dict[str, frozenset[Slice]]) -> set[str]:
+    def _larger(self, groups: dict[str, Group]) -> set[str]:
         """The tensors whose group holds the whole group, and more, of one in their region."""
-        holders: defaultdict[Slice, list[str]] = defaultdict(list)
+        holders: defaultdict[str, dict[str, None]] = defaultdict(dict)
         for tensor, group in groups.items():
-            for piece in group:
-                holders[piece].append(tensor)
+            for piece in group.slices:
+                holders[piece.initializer][tensor] = None
         return {
             outer
             for outer, group in groups.items()
-            for inner in dict.fromkeys(tensor for piece in group for tensor in holders[piece])
-            if groups[inner] < group and self._regions.encloses(outer, inner)
+            for inner in {tensor for piece in group.slices for tensor in holders[piece.initializer]}
+            if self._regions.encloses(outer, inner) and groups[inner].lies_strictly_in(group)
         }
 
     def _is_removal_tensor(self, tensor: str) -> bool:

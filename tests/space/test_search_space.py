@@ -184,3 +184,16 @@ def test_structures_cost_what_their_region_costs(unets: onnx.ModelProto) -> None
         owners = set(structure.region)
         names = [n for n in graph.initializers if n.rpartition(".")[0] in owners and n.endswith(("weight", "bias"))]
         assert structure.params == sum(int(np.prod(graph.initializers[name].dims)) for name in names)
+
+
+def test_a_concat_of_branches_is_larger_than_each_although_both_reach_behind_the_next_one() -> None:
+    """The inner Concat's group holds the scale and bias of all its channels, a branch's those of its own."""
+    model = custom(
+        """a = Conv (x, w1)  b = Conv (x, w2)  k = Concat <axis = 1> (a, b)  l = Concat <axis = 1> (k, x)
+        n = BatchNormalization (l, s12, s12b, m12, v12)  y = Conv (n, w12)"""
+    )
+    for name, shape in {"s12": 12, "s12b": 12, "m12": 12, "v12": 12, "w12": (4, 12, 1, 1)}.items():
+        values = np.random.default_rng(0).uniform(1, 2, shape).astype(np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+    minimal = {s.tensor: s.minimal for s in analyze(model).candidates}
+    assert minimal == {"a": True, "b": True, "k": False}
