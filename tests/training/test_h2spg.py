@@ -637,6 +637,7 @@ def test_nan_does_not_get_into_the_zero_part_of_a_group_that_is_not_at_zero_yet(
         FlatSpace((groups[0], groups[-1])),
         target=Target(remove_groups=2),
         total_steps=20,
+        zero_at=0.3,
         lr=0.1,
         score="random",
     )
@@ -657,7 +658,9 @@ def test_nan_does_not_get_into_the_zero_part_of_a_group_that_is_not_at_zero_yet(
 
 def test_a_score_that_is_not_finite_is_an_error() -> None:
     model = Layers()
-    optimizer = H2SPG(model, model.space(), target=Target(remove_groups=2), total_steps=20, lr=0.1, score="paper")
+    optimizer = H2SPG(
+        model, model.space(), target=Target(remove_groups=2), total_steps=20, lr=0.1, zero_at=0.3, score="paper"
+    )
     for p in model.parameters():
         p.grad = torch.full_like(p, math.nan)
     with pytest.raises(NonFiniteError, match="not finite at step"):
@@ -686,6 +689,7 @@ def test_what_is_dead_is_trained_no_more() -> None:
         space,
         target=Target(remove_groups=2),
         total_steps=100,
+        zero_at=0.3,
         lr=0.01,
         momentum=0.9,
         weight_decay=0.1,
@@ -857,7 +861,9 @@ def test_a_split_run_is_the_uninterrupted_run_to_the_bit(variant: str, method: s
 
 def test_states_of_others_are_refused() -> None:
     model = Layers()
-    optimizer = H2SPG(model, model.space(), target=Target(remove_groups=2), total_steps=20, lr=0.1, score="paper")
+    optimizer = H2SPG(
+        model, model.space(), target=Target(remove_groups=2), total_steps=20, lr=0.1, zero_at=0.3, score="paper"
+    )
     with pytest.raises(InputError, match="not the state of an H2SPG"):
         optimizer.load_state_dict(plain(model, "sgd", lr=0.1).state_dict())
     other = H2SPG(
