@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,7 @@ def main() -> None:
     parser.add_argument("--estimate", action="store_true", help="print how long the missing runs will take")
     parser.add_argument("--tables", action="store_true", help="only write docs/results.md from docs/results.jsonl")
     parser.add_argument("--latency", action="store_true", help="measure latencies again (nothing else should run)")
+    parser.add_argument("--only", default="*", metavar="PATTERN", help="do only the runs with such names")
     parser.add_argument("--workers", type=int, default=2, help="runs at the same time, one core each")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -150,7 +152,7 @@ def main() -> None:
         (job,) = [j for j in jobs() if j.name == arguments.job]
         _append(run(job))
         return
-    missing = [job for job in jobs() if job.name not in finished()]
+    missing = [job for job in jobs() if job.name not in finished() and fnmatch(job.name, arguments.only)]
     estimate = sum(SECONDS[job.part] for job in missing) / arguments.workers
     print(f"{len(missing)} of {len(jobs())} runs are missing: about {estimate / 60:.0f} minutes")
     if arguments.estimate:

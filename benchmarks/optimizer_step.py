@@ -83,6 +83,7 @@ class HalfOfAll:
         target: Target,
         *,
         hierarchy: bool = True,
+        by_gain: bool = False,
     ) -> Selection:
         chosen = np.argsort(-rank(()), kind="stable")[: len(self.groups) // 2]
         return Selection(

@@ -96,13 +96,18 @@ class SearchSpace:
         target: Target,
         *,
         hierarchy: bool = True,
+        by_gain: bool = False,
     ) -> Selection:
         """The candidates to remove for a target, most redundant first, never one that makes the network invalid.
 
-        `rank` gives the redundancy of every candidate (high goes first), given those chosen so far. With `hierarchy`
-        off validity is not asked for, as in DHSPG. Raises TargetError for a target that cannot be reached.
+        `rank` gives the redundancy of every candidate (high goes first), given those chosen so far. With `by_gain`
+        redundancy is minus a price, and the best is the lowest price for each unit (structure, parameter, MAC) that
+        the removal takes along: a larger structure may be worth more than it costs. With `hierarchy` off validity is
+        not asked for, as in DHSPG. Raises TargetError for a target that cannot be reached.
         """
-        return choose(self.removal_state(), self.candidates, self.cost, rank, target, hierarchy=hierarchy)
+        return choose(
+            self.removal_state(), self.candidates, self.cost, rank, target, hierarchy=hierarchy, by_gain=by_gain
+        )
 
     @property
     def cost(self) -> Cost:

@@ -15,7 +15,8 @@ from onnx_asgnas.space.cost import Cost
 from onnx_asgnas.space.structures import Structure
 from onnx_asgnas.space.validity import RemovalState
 
-Rank = Callable[[tuple[int, ...]], NDArray[np.float64]]
+Redundancy = NDArray[np.float64]
+Rank = Callable[[tuple[int, ...]], Redundancy]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,12 +92,14 @@ def choose(
     target: Target,
     *,
     hierarchy: bool = True,
+    by_gain: bool = False,
 ) -> Selection:
     """Take candidates by redundancy until the target is met; see SearchSpace.choose."""
     goal = _goal(target, candidates, full)
-    chosen = (
-        _choose_valid(state, candidates, goal, rank) if hierarchy else _choose_blindly(state, candidates, goal, rank)
-    )
+    if hierarchy:
+        chosen = _choose_valid(state, candidates, goal, rank, by_gain)
+    else:
+        chosen = _choose_blindly(state, candidates, goal, rank)
     if hierarchy and not goal.exactly:
         chosen = _without_needless(state, chosen, goal)
     cost = state.cost()
@@ -138,7 +141,9 @@ def _to_remove(full: int, keep: float) -> int:
     return full - math.floor(full * keep + 1e-6)
 
 
-def _choose_valid(state: RemovalState, candidates: Sequence[Structure], goal: _Goal, rank: Rank) -> list[int]:
+def _choose_valid(
+    state: RemovalState, candidates: Sequence[Structure], goal: _Goal, rank: Rank, by_gain: bool
+) -> list[int]:
     """Greedy by redundancy; where that locks itself out, again with a witness.
 
     A witness is a set that reaches the target and holds all that is taken so far. A candidate of the witness may always
@@ -161,7 +166,7 @@ def _choose_valid(state: RemovalState, candidates: Sequence[Structure], goal: _G
         return found is not None
 
     for admits in (fits, keeps_a_witness):
-        taken = _take_by_rank(state, candidates, goal, own, rank, admits)
+        taken = _take_by_rank(state, candidates, goal, own, rank, admits, by_gain)
         if goal.reached(state):
             return taken
         _undo(state, len(taken))
@@ -175,12 +180,15 @@ def _take_by_rank(
     own: Sequence[int],
     rank: Rank,
     admits: Callable[[int], bool],
+    by_gain: bool,
 ) -> list[int]:
     """Take the most redundant candidate that is admitted, until the target is reached or none is left."""
     taken: list[int] = []
     left = set(own)
     while not goal.reached(state):
         redundancy = np.asarray(rank(tuple(taken)), dtype=np.float64)
+        if by_gain:
+            redundancy = _per_gain(state, candidates, goal, left, redundancy)
         for index in sorted(left, key=lambda i: (-redundancy[i], i)):
             left.discard(index)
             if not state.is_gone(candidates[index].tensor) and admits(index):
@@ -190,6 +198,20 @@ def _take_by_rank(
         else:
             break
     return taken
+
+
+def _per_gain(
+    state: RemovalState, candidates: Sequence[Structure], goal: _Goal, left: Iterable[int], redundancy: Redundancy
+) -> Redundancy:
+    """Redundancy below zero is a price: here it is that for each unit on the way to the target, and not beyond it."""
+    result = redundancy.copy()
+    before = goal.amount(state)
+    for index in left:
+        if redundancy[index] < 0 and not state.is_gone(candidates[index].tensor) and state.take(index):
+            gain = min(goal.amount(state), goal.needed) - before
+            result[index] = redundancy[index] / gain if gain > 0 else -np.inf
+            state.undo()
+    return result
 
 
 def _first_witness(

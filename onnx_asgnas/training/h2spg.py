@@ -284,7 +284,7 @@ class H2SPG(torch.optim.Optimizer):
             redundancy[left] = values[left]
             return values
 
-        selection = self._space.choose(rank, self._target, hierarchy=self._hierarchy)
+        selection = self._space.choose(rank, self._target, hierarchy=self._hierarchy, by_gain=self._score.is_price)
         self._redundancy = redundancy
         self._begin_hybrid(selection, torch.zeros(len(selection.chosen), dtype=torch.bool))
 

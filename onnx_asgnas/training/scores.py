@@ -218,6 +218,11 @@ class RedundancyScore:
         """Whether `rank` needs a probe."""
         return any(name in _LOSS for name in self.weights)
 
+    @property
+    def is_price(self) -> bool:
+        """Whether `rank` gives minus a rise of the loss, so that groups compare by price for what they take along."""
+        return self.reads_loss and len(self.weights) == 1
+
     def sample(self, statistics: Statistics) -> None:
         """Take one step's statistics into the average."""
         parts = [w * _scaled(_STATISTICS[n](statistics)) for n, w in self.weights.items() if n in _STATISTICS]

@@ -184,3 +184,31 @@ def test_a_model_with_nothing_to_remove_says_so() -> None:
     with pytest.raises(TargetError, match="nothing to remove"):
         space.choose(lambda _: np.zeros(0), Target(remove_groups=1))
     assert cost_of(graph_of(model), []).macs == 0
+
+
+def test_by_gain_a_larger_structure_is_taken_for_what_it_takes_along() -> None:
+    """Prices as once measured on StackedUnets: each small structure is cheaper, but three of them are dearer."""
+    space = analyze(build("stackedunets", width=2))
+    price = {"resize19": 0.1, "resize33": 0.5, "resize56": 0.2, "resize70": 0.6, "bn75": 0.27, "bn38": 0.9}
+    redundancy = np.array([-price.get(s.tensor, 1.0) for s in space.candidates])
+
+    def chosen(**options: bool) -> list[str]:
+        selection = space.choose(lambda _: redundancy, Target(remove_groups=3), **options)
+        assert (selection.removed, selection.valid, selection.exact) == (3, True, True)
+        return [space.candidates[i].tensor for i in selection.chosen]
+
+    assert chosen() == ["resize19", "resize56", "resize33"]
+    assert chosen(by_gain=True) == ["bn75"]
+
+
+@settings(max_examples=40)
+@given(networks(), st.integers(0, 2**32 - 1))
+def test_by_gain_meets_every_target_that_is_met_without(model: onnx.ModelProto, seed: int) -> None:
+    space = small_space(model)
+    table = -np.random.default_rng(seed).random(len(space.candidates))
+    for count in range(1, space.max_removable.structures + 1):
+        plain = space.choose(lambda _: table, Target(remove_groups=count))
+        weighed = space.choose(lambda _: table, Target(remove_groups=count), by_gain=True)
+        assert weighed.valid
+        assert weighed.exact == plain.exact
+        assert weighed.removed == plain.removed

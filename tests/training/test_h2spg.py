@@ -45,7 +45,12 @@ class FlatSpace:
     asked: list[tuple[int, ...]] = field(default_factory=list)
 
     def choose(
-        self, rank: Callable[[tuple[int, ...]], np.ndarray], target: Target, *, hierarchy: bool = True
+        self,
+        rank: Callable[[tuple[int, ...]], np.ndarray],
+        target: Target,
+        *,
+        hierarchy: bool = True,
+        by_gain: bool = False,
     ) -> Selection:
         wanted = int(target.remove_groups or 0)
         if wanted > len(self.groups):
@@ -72,7 +77,12 @@ class EmptySpace(FlatSpace):
     """Chooses nothing whatever the target is."""
 
     def choose(
-        self, rank: Callable[[tuple[int, ...]], np.ndarray], target: Target, *, hierarchy: bool = True
+        self,
+        rank: Callable[[tuple[int, ...]], np.ndarray],
+        target: Target,
+        *,
+        hierarchy: bool = True,
+        by_gain: bool = False,
     ) -> Selection:
         return super().choose(rank, Target(keep_params=0.5), hierarchy=hierarchy)
 
@@ -935,7 +945,7 @@ def test_a_step_runs_as_many_operators_for_5000_groups_as_for_two() -> None:
 
         @dataclass
         class Half(FlatSpace):
-            def choose(self, rank: Any, target: Target, *, hierarchy: bool = True) -> Selection:
+            def choose(self, rank: Any, target: Target, *, hierarchy: bool = True, by_gain: bool = False) -> Selection:
                 chosen = tuple(np.argsort(-rank(()))[: len(self.groups) // 2].tolist())
                 return Selection(
                     chosen=chosen, removed=len(chosen), kept_params=0.5, kept_macs=0.5, valid=True, exact=True, dead=()
