@@ -297,7 +297,7 @@ _INTRODUCTION = """# Results
 Written by `python benchmarks/first_road.py`, which does every missing run (one core each, two at once), appends a line
 of JSON to docs/results.jsonl, and makes this page anew. `--estimate` says how long the missing runs take.
 
-Fashion-MNIST; SGD with momentum 0.9, batch 32, learning rate 0.05 on a cosine, weight decay 1e-4, the same for all rows.
+Fashion-MNIST; SGD with momentum 0.9, batch 32, learning rate 0.05 on a cosine, weight decay 1e-4, the same for all.
 Accuracy is that of the last epoch on the 10,000 test images, in percent, mean ± standard error over the seeds. The
 networks are small because two cores train them.
 """
