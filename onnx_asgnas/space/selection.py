@@ -204,7 +204,7 @@ def _per_gain(
     state: RemovalState, candidates: Sequence[Structure], goal: _Goal, left: Iterable[int], redundancy: Redundancy
 ) -> Redundancy:
     """Redundancy below zero is a price: here it is that for each unit on the way to the target, and not beyond it."""
-    result = redundancy.copy()
+    result: Redundancy = np.array(redundancy, dtype=np.float64)
     before = goal.amount(state)
     for index in left:
         if redundancy[index] < 0 and not state.is_gone(candidates[index].tensor) and state.take(index):
