@@ -82,7 +82,7 @@ def training_progress() -> Iterator[Any]:
         return
     with Progress(
         TextColumn("[bold]{task.description:<8}"),
-        BarColumn(bar_width=20),
+        BarColumn(bar_width=12),
         _Facts(),
         TimeRemainingColumn(compact=True),
         console=err,
