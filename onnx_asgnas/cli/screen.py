@@ -107,9 +107,10 @@ def _facts(event: Event) -> str:
 
 
 def _phase_line(event: Event) -> str:
+    chosen = f"{event.groups_chosen} structure{'s' if event.groups_chosen != 1 else ''}"
     if event.phase == "hybrid":
-        return f"step {event.step}: {event.groups_chosen} structures chosen, they go to zero now"
-    return f"step {event.step}: all {event.groups_chosen} are at zero, training goes on without them"
+        return f"step {event.step}: {chosen} chosen (with all inside), going to zero now"
+    return f"step {event.step}: {chosen} at zero, training goes on without"
 
 
 def _print_epoch(event: Event) -> None:
