@@ -106,7 +106,14 @@ def run(job: Job) -> dict[str, Any]:
             "macs": space.macs,
             "seconds": history[-1].seconds,
         }
-    return {"name": job.name, **asdict(job), **facts, "recipe": common, "versions": versions()}
+    facts |= {"recipe": common, "versions": versions(), "commit": _commit()}
+    return {"name": job.name, **asdict(job), **facts}
+
+
+def _commit() -> str:
+    """The commit that made a result; "" outside of a checkout."""
+    command = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def _compact_of(job: Job) -> Path:
