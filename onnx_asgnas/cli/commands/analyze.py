@@ -22,6 +22,9 @@ def analyze(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Keep the search space as JSON.")
     ] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Draw the search space as a page for the browser.")
+    ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Say for everything that must stay why.")] = False,
     protect: Protect = [],  # noqa: B006
     strict: Strict = False,
@@ -37,12 +40,21 @@ def analyze(
     space = analyze_model(model, mode=mode, protect=protect, strict=strict)  # type: ignore[arg-type]
     if output is not None:
         write_atomically(output, space.to_json().encode())
+    if html is not None:
+        _write_page(space, model, html)
     if as_json:
         print_json(space.to_dict())
         return
     _draw(space, model)
     if explain:
         _explain(space)
+
+
+def _write_page(space: SearchSpace, model: Path, path: Path) -> None:
+    from onnx_asgnas.graph import write_atomically
+    from onnx_asgnas.report.space_page import space_page
+
+    write_atomically(path, space_page(space, model.name).encode())
 
 
 def _draw(space: SearchSpace, model: Path) -> None:
