@@ -1,0 +1,123 @@
+"""Export the corpus: every network by both of torch's exporters, into a folder with an index.
+
+    python -m tools.corpus.export FOLDER [--only PATTERN] [--exporter NAME] [--limit SECONDS] [--again]
+
+What the index has is not exported again, failures included unless `--again` says so. The index, `index.json`, is a list
+of objects: model, family, exporter, opset, file, bytes, parameters, status ("exported", "failed"), reason, seconds; of
+exported ones also inputs (the shapes that were traced), attention, and moved (how far other inputs move the outputs).
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tools.corpus.entry import Entry
+from tools.corpus.models import corpus
+
+EXPORTERS = ("torchscript", "dynamo")
+_CHECKOUT = Path(__file__).parents[2]
+_REASON_LENGTH = 300
+
+
+def main() -> None:
+    """Export what is missing, one network at a time."""
+    options = _options()
+    folder: Path = options.folder
+    (folder / "logs").mkdir(parents=True, exist_ok=True)
+    index = Index(folder / "index.json")
+    for entry in corpus():
+        if not fnmatch.fnmatch(entry.name, options.only):
+            continue
+        for exporter in options.exporter or EXPORTERS:
+            if not index.has(entry.name, exporter, failures=not options.again):
+                record = export(entry, exporter, folder, options.limit)
+                index.add(record)
+                print(
+                    f"{record['status']:9} {record['seconds']:6.1f} s  {entry.name} {exporter} {record['reason']}",
+                    flush=True,
+                )
+
+
+class Index:
+    """What became of each export, kept in one JSON file; a change replaces the file at once."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.records: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
+
+    def has(self, model: str, exporter: str, *, failures: bool) -> bool:
+        """Is this export done; failed ones count as done if `failures` says so."""
+        done = ("exported", "failed") if failures else ("exported",)
+        return any((r["model"], r["exporter"]) == (model, exporter) and r["status"] in done for r in self.records)
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Keep a record, in place of an earlier one of the same export."""
+        key = (record["model"], record["exporter"])
+        self.records = [r for r in self.records if (r["model"], r["exporter"]) != key] + [record]
+        temporary = self.path.with_suffix(".new")
+        temporary.write_text(json.dumps(self.records, indent=1) + "\n")
+        temporary.replace(self.path)
+
+
+def export(entry: Entry, exporter: str, folder: Path, limit: float) -> dict[str, Any]:
+    """The record of one export, made in a process of its own that ends at the limit of time."""
+    file = folder / f"{entry.name}.{exporter}.onnx"
+    log = folder / "logs" / f"{entry.name}.{exporter}.txt"
+    command = [sys.executable, "-m", "tools.corpus.export_one", entry.name, exporter, str(file)]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    start = time.monotonic()
+    said, reason = "", ""
+    with log.open("w") as errors:
+        try:
+            done = subprocess.run(
+                command,
+                cwd=_CHECKOUT,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                timeout=limit,
+                check=False,
+            )
+            said, reason = done.stdout, "" if done.returncode == 0 else f"ended with {done.returncode}"
+        except subprocess.TimeoutExpired:
+            reason = f"took more than {limit:g} s"
+    record: dict[str, Any] = {"model": entry.name, "family": entry.family, "exporter": exporter, "opset": None}
+    record |= {"file": None, "bytes": None, "parameters": None, "status": "failed", "reason": reason}
+    if not reason:
+        size = sum(f.stat().st_size for f in (file, file.with_name(file.name + ".data")) if f.exists())
+        record |= json.loads(said.splitlines()[-1]) | {"file": file.name, "bytes": size, "status": "exported"}
+    elif reason.startswith("ended"):
+        record["reason"] = _last_error(log.read_text()) or reason
+    if reason:
+        file.unlink(missing_ok=True)
+    return record | {"seconds": round(time.monotonic() - start, 1)}
+
+
+def _last_error(log: str) -> str:
+    """The line of a traceback that names the innermost error's cause, shortened."""
+    lines = [line.strip() for line in log.splitlines() if line and not line[0].isspace()]
+    errors = [line for line in lines if "Error" in line.split(":")[0] or "Exception" in line.split(":")[0]]
+    return (errors or lines or [""])[-1][:_REASON_LENGTH]
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--only", default="*", help="a pattern of names")
+    parser.add_argument("--exporter", choices=EXPORTERS, action="append", help="one of the two")
+    parser.add_argument("--limit", type=float, default=600, help="seconds for each export")
+    parser.add_argument("--again", action="store_true", help="try again what failed")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
