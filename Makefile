@@ -5,12 +5,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= runs/demo
+CORPUS ?= $(HOME)/.cache/onnx-asgnas/corpus
 
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 INSTALL := $(PIP) install -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format clean
+.PHONY: help install demo test check corpus format clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +34,11 @@ check: $(VENV)/installed-dev ## lint, format, types of the installed package, im
 	cd build/typed && MYPYPATH= $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache -p onnx_asgnas
 	$(BIN)/python -m pytest -q tests/test_layering.py
 
+# 12 GB of environments and models, and hours on two cores; what is there already is not made again.
+corpus: $(VENV)/installed $(CORPUS)/exporters/installed $(CORPUS)/newest/installed ## export some 220 networks, cut and check them all, write docs/coverage.md
+	OMP_NUM_THREADS=1 $(CORPUS)/exporters/bin/python -m tools.corpus.export $(CORPUS)/models
+	$(BIN)/python benchmarks/coverage.py $(CORPUS)/models --newest $(CORPUS)/newest/bin/python --docs docs/coverage.md $(ARGS)
+
 format: $(VENV)/installed-dev ## put the code into its one form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -52,4 +58,15 @@ $(VENV)/installed: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/installed-dev: $(VENV)/installed
 	$(INSTALL) -e '.[cpu,dev]'
+	@touch $@
+
+# Two environments beside the corpus: what exports it, and the newest onnxruntime.
+$(CORPUS)/exporters/installed: tools/corpus/requirements.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip --disable-pip-version-check --quiet install -r $<
+	@touch $@
+
+$(CORPUS)/newest/installed: tools/corpus/newest-runtime.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip --disable-pip-version-check --quiet install -r $<
 	@touch $@

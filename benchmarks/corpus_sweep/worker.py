@@ -1,0 +1,244 @@
+"""One model file of the sweep, in a process of its own: every case is cut and checked, each gives one record.
+
+    python -m benchmarks.corpus_sweep.worker < JOB.json
+
+A record is one line of JSON on standard output, after the mark RECORD.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from benchmarks.corpus_sweep import checks
+from benchmarks.corpus_sweep.cases import Case
+from benchmarks.corpus_sweep.feeds import feeds
+from onnx_asgnas import construct
+from onnx_asgnas.config import Target
+from onnx_asgnas.errors import AsgnasError, ConstructError, VerificationError
+
+MARK = "RECORD "
+_NEWEST_TOLERANCE = 1e-3
+_REASON_LENGTH = 400
+_REASONS_KEPT = 12
+_LARGEST_MESSAGE = 2_000_000_000
+
+
+@dataclass(kw_only=True, slots=True)
+class Stages:
+    """Seconds and peak memory, in megabytes, of each stage."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    memory: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Measure what runs inside."""
+        Path("/proc/self/clear_refs").write_text("5")  # starts the peak anew
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = round(time.perf_counter() - start, 3)
+            self.memory[name] = _peak_memory()
+
+
+class NewestRuntime:
+    """The process that has the newest onnxruntime; it answers for one file after another."""
+
+    def __init__(self, python: str) -> None:
+        script = Path(__file__).with_name("newest_runtime.py")
+        self._process = subprocess.Popen(
+            [python, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+
+    def ask(self, model: Path, feeds: checks.Arrays, expected: checks.Arrays) -> dict[str, Any]:
+        """Its answer; an error too if it ended."""
+        files = {"model": str(model)}
+        for name, arrays in (("feeds", feeds), ("expected", expected)):
+            files[name] = str(model.with_suffix(f".{name}.npz"))
+            np.savez(files[name], **arrays)  # type: ignore[arg-type]
+        assert self._process.stdin is not None and self._process.stdout is not None
+        try:
+            self._process.stdin.write(json.dumps(files) + "\n")
+            self._process.stdin.flush()
+            answer: dict[str, Any] = json.loads(self._process.stdout.readline())
+            return answer
+        except (BrokenPipeError, json.JSONDecodeError):
+            return {"error": f"the newest onnxruntime ended with {self._process.wait()}"}
+
+
+class Failure(Exception):
+    """A check that failed."""
+
+
+class ModelSweep:
+    """One model file: what every case needs of it is made once."""
+
+    def __init__(self, path: Path, traced: dict[str, list[int]], threads: int, newest: NewestRuntime | None) -> None:
+        self.path = path
+        self.threads = threads
+        self.newest = newest
+        self.model = onnx.load(path)
+        self.large = path.stat().st_size > _LARGEST_MESSAGE or path.with_name(path.name + ".data").exists()
+        self.feeds, self.other = feeds(self.model, traced)
+        self.source = checks.Runs(path, self.feeds, None, threads)
+
+    def facts(self) -> dict[str, Any]:
+        """What the file holds, whatever is done with it."""
+        return {"operators": len(self.model.graph.node), "floats": checks.floats(self.model)}
+
+    def record(self, case: Case) -> dict[str, Any]:
+        """Cut and check; what was found, whatever went wrong."""
+        stages = Stages()
+        record: dict[str, Any] = self.facts()
+        try:
+            record |= {"status": "passed", "reason": ""}
+            self._sweep(case, stages, record)
+        except Failure as failure:
+            record |= {"status": "failed", "reason": str(failure)[:_REASON_LENGTH]}
+        except (ConstructError, VerificationError) as error:
+            record |= {"status": "failed", "reason": f"{type(error).__name__}: {error.message}"[:_REASON_LENGTH]}
+        except AsgnasError as error:
+            record |= {"status": "refused", "reason": f"{type(error).__name__}: {error.message}"[:_REASON_LENGTH]}
+        except Exception as error:
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{Path(place.filename).name}:{place.lineno}"
+            reason = f"{type(error).__name__}: {error} ({where})"
+            record |= {"status": "crashed", "reason": reason[:_REASON_LENGTH], "trace": traceback.format_exc()[-4000:]}
+        return record | {"seconds": stages.seconds, "memory_mb": stages.memory}
+
+    def _sweep(self, case: Case, stages: Stages, record: dict[str, Any]) -> None:
+        from onnx_asgnas.pruning import cut
+
+        with stages.stage("cut"):
+            result = cut(
+                str(self.path), target=target_of(case), mode=case.mode, criterion=case.criterion, seed=0, round_to=1
+            )
+        record |= facts_of(result)
+        record["floats_kept"] = checks.floats(result.compact)
+        self._check_form(result.zeroed, result.compact, stages)
+        with tempfile.TemporaryDirectory() as folder:
+            self._check_outputs(result.zeroed, result.compact, Path(folder), stages, record)
+        with stages.stage("construct again"):
+            again = construct(result.compact)
+        if checks.floats(again) != checks.floats(result.compact):
+            raise Failure("construct on the result removes more")
+        if not checks.shrunk(result.zeroed, result.compact):
+            record |= {"status": "frozen", "reason": "no weight of a dense layer became smaller"}
+
+    def _check_form(self, zeroed: onnx.ModelProto, compact: onnx.ModelProto, stages: Stages) -> None:
+        with stages.stage("form"):
+            faults = checks.signature_changes(self.model, compact) + checks.zeroing_faults(self.model, zeroed)
+            if not self.large:
+                onnx.checker.check_model(compact, full_check=True)
+        if faults:
+            raise Failure("; ".join(faults))
+
+    def _check_outputs(
+        self,
+        zeroed: onnx.ModelProto,
+        compact: onnx.ModelProto,
+        folder: Path,
+        stages: Stages,
+        record: dict[str, Any],
+    ) -> None:
+        file = folder / "compact.onnx"
+        onnx.save(compact, file, save_as_external_data=compact.ByteSize() > _LARGEST_MESSAGE)
+        full = self._runnable(zeroed, folder / "zeroed.onnx")
+        with stages.stage("run zeroed"):
+            expected = checks.Runs(full, self.feeds, self.other, self.threads)
+        with stages.stage("run compact"):
+            try:
+                got = checks.Runs(file, self.feeds, None, self.threads)
+            except Exception as error:
+                raise Failure(f"the compact model does not run: {error}") from error
+        found = checks.compare(self.source, expected, got)
+        record |= {"difference": found.worst, "output": found.output, "moved": found.moved, "varied": found.varied}
+        if not found.passed:
+            raise Failure(f"output '{found.output}' differs by {found.worst:.3g}")
+        if self.newest is not None:
+            with stages.stage("newest runtime"):
+                answer = self.newest.ask(file, self.feeds[0], got.outputs[0])
+            record["newest"] = answer
+            if "error" in answer:
+                raise Failure(f"the newest onnxruntime refuses it: {answer['error']}")
+            if answer["difference"] > _NEWEST_TOLERANCE:
+                raise Failure(f"the newest onnxruntime gives other outputs, by {answer['difference']:.3g}")
+        if found.vacuous:
+            said = f"the removal moves the outputs by {found.moved:.2g}, other inputs move them by {found.varied:.2g}"
+            record |= {"status": "vacuous", "reason": said}
+
+    @staticmethod
+    def _runnable(model: onnx.ModelProto, path: Path) -> onnx.ModelProto | Path:
+        if model.ByteSize() <= _LARGEST_MESSAGE:
+            return model
+        onnx.save(model, path, save_as_external_data=True)
+        return path
+
+
+def target_of(case: Case) -> Target:
+    """The target of a case: a fraction of every layer's channels, or of the structures in erase mode."""
+    return Target(remove_groups=case.fraction) if case.mode == "erase" else Target(uniform=case.fraction)
+
+
+def facts_of(result: Any) -> dict[str, Any]:
+    """What the analysis says of itself, as plain data."""
+    space = result.space
+    frozen: Counter[tuple[str, str]] = Counter()
+    for entry in space.frozen:
+        frozen[(entry.op_type, re.sub(r"'[^']*'", "…", entry.reason))] += entry.channels
+    return {
+        "params": space.params,
+        "macs": space.macs,
+        "groups": {"total": space.channel_groups.total, "free": space.channel_groups.free},
+        "structures": sum(s.erasable for s in space.structures),
+        "kept": {name: float(value) for name, value in dict(result.kept).items()},
+        "frozen": [[*key, count] for key, count in frozen.most_common(_REASONS_KEPT)],
+        "unknown": list(space.unknown)[:_REASONS_KEPT],
+    }
+
+
+def _peak_memory() -> float:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return round(int(line.split()[1]) / 1024, 1)
+    return 0.0
+
+
+def main() -> None:
+    """Read the job, write its records."""
+    job = json.load(sys.stdin)
+    newest = NewestRuntime(job["newest"]) if job["newest"] else None
+    cases = [Case(**case) for case in job["cases"]]
+    try:
+        model = ModelSweep(Path(job["file"]), job["traced"], job["threads"], newest)
+    except Exception as error:
+        reason = f"the source does not run here: {type(error).__name__}: {error}"[:_REASON_LENGTH]
+        for case in cases:
+            _say(case, {"status": "not run", "reason": reason})
+        return
+    for case in cases:
+        _say(case, model.record(case))
+
+
+def _say(case: Case, record: dict[str, Any]) -> None:
+    print(MARK + json.dumps(asdict(case) | record, allow_nan=True), flush=True)
+
+
+if __name__ == "__main__":
+    main()
