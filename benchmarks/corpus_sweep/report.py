@@ -7,6 +7,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from benchmarks.corpus_sweep.cases import MODES
+
 Record = dict[str, Any]
 
 STATUSES = ("passed", "refused", "frozen", "vacuous", "failed", "crashed", "not run")
@@ -26,7 +28,7 @@ onnxruntime {new}; construct on the result removes nothing.
 passed: all of this held in every case tried. refused: the package said why it does not cut this model. frozen: no
 weight of a dense layer became smaller. vacuous: compact and zeroed agree, but the outputs hardly depend on what was
 removed, or on the inputs. failed: a check did not hold. not run: the runtime of the checks does not run the source. A
-model counts by its worst case.
+model counts by its worst case in the mode.
 """
 
 
@@ -56,18 +58,22 @@ def worst(records: Iterable[Record]) -> str:
 
 
 def _summary(by_file: dict[str, list[Record]], index: list[Record], about: dict[str, Record]) -> Iterator[str]:
-    counts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
-    for entry in index:
-        key = (entry["family"], entry["exporter"])
-        swept = worst(by_file.get(entry["file"], [])) if entry["file"] else "not exported"
-        counts[key][swept] += 1
-    for file in by_file.keys() - about.keys():
-        counts["others", "as they are"][worst(by_file[file])] += 1
+    modes = [mode for mode in MODES if any(r["mode"] == mode for records in by_file.values() for r in records)]
+    counts: dict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
+    files = [(e["family"], e["exporter"], e["file"]) for e in index]
+    files += [("others", "as they are", file) for file in by_file.keys() - about.keys()]
+    for mode in modes:
+        for family, exporter, file in files:
+            swept = [r for r in by_file.get(file, []) if r["mode"] == mode] if file else []
+            counts[mode, family, exporter][worst(swept) if file else "not exported"] += 1
     columns = [s for s in (*STATUSES, "not exported", "not swept") if any(c[s] for c in counts.values())]
     yield "## Summary\n"
     yield from _table(
-        ["family", "exporter", "files", *columns],
-        [[*key, str(c.total()), *(str(c[s]) for s in columns)] for key, c in sorted(counts.items())],
+        ["mode", "family", "exporter", "files", *columns],
+        [
+            [*key, str(c.total()), *(str(c[s]) for s in columns)]
+            for key, c in sorted(counts.items(), key=lambda item: (MODES.index(item[0][0]), *item[0][1:]))
+        ],
     )
 
 
@@ -134,12 +140,11 @@ def _models(by_file: dict[str, list[Record]], about: dict[str, Record]) -> Itera
                 f"{max(differences):.1e}" if differences else "–",
                 _seconds(half.get("seconds", {}).get("cut")),
                 _number(half.get("memory_mb", {}).get("cut")),
-                f"{sum(r['status'] == 'passed' for r in records)}/{len(records)}",
-                worst(records),
+                *(worst(r for r in records if r["mode"] == mode) for mode in MODES),
             ]
         )
     head = ["model, exporter", "parameters", "operators", "groups total / free", "parameters kept", "MACs kept"]
-    yield from _table([*head, "difference", "s", "MB", "cases passed", "status"], rows)
+    yield from _table([*head, "difference", "s", "MB", *MODES], rows)
 
 
 def _frozen(records: list[Record]) -> Iterator[str]:

@@ -153,4 +153,4 @@ def test_the_worst_case_of_a_model_counts() -> None:
     about = {"model": "m", "family": "f", "exporter": "dynamo", "file": "m.onnx", "status": "exported", "reason": ""}
     missing = about | {"model": "n", "file": None, "status": "failed", "reason": "a|b"}
     page = report.document(records, [about, missing], "1")
-    assert "| f | dynamo | 2 | 1 | 1 |" in page and "a\\|b" in page
+    assert "| prune | f | dynamo | 2 | 1 | 1 |" in page and "a\\|b" in page
