@@ -10,7 +10,8 @@ from typing import Any, Literal, get_args
 
 from onnx_asgnas.errors import InputError, TargetError
 
-Mode = Literal["erase"]
+Mode = Literal["erase", "prune", "joint"]
+Criterion = Literal["magnitude", "mean-magnitude", "random"]
 Variant = Literal["sgd", "adam", "adamw"]
 Schedule = Literal["cosine", "constant"]
 Method = Literal["h2spg", "dhspg", "hesso"]

@@ -1,11 +1,14 @@
-"""Operators that contract an axis with a weight: Conv, Gemm, MatMul."""
+"""Operators that contract an axis with a weight: Conv, ConvTranspose, Gemm, MatMul, Einsum."""
 
 from __future__ import annotations
+
+from string import ascii_lowercase, ascii_uppercase
 
 import numpy as np
 
 from onnx_asgnas.graph.shapes import elements
-from onnx_asgnas.operators.labels import Kind, LabelFlow
+from onnx_asgnas.operators.contraction import Side, contract
+from onnx_asgnas.operators.labels import Ids, Kind, LabelFlow, Labelled
 from onnx_asgnas.operators.registry import Op, Rule, register
 
 
@@ -13,110 +16,168 @@ def _product_and_bias(zero: tuple[bool, ...]) -> bool:
     return (zero[0] or zero[1]) and all(zero[2:])
 
 
-@register("Conv")
+@register("Conv", "ConvTranspose")
 def conv(op: Op) -> Rule:
-    """https://onnx.ai/onnx/operators/onnx__Conv.html"""
-    weight, output = op.size(1), op.output_size()
+    """https://onnx.ai/onnx/operators/onnx__Conv.html and onnx__ConvTranspose.html
+
+    The groups of a grouped one have as many channels each: the same index leaves in every group, or, where a group has
+    one channel only (depthwise), whole groups.
+    """
+    weight, data, output = op.size(1), op.size(0), op.output_size()
+    turned = op.node.op_type == "ConvTranspose"
     group = op.attribute("group", 1)
-    inputs = weight[1] * group if len(weight) > 1 else 0
 
     def labels(flow: LabelFlow) -> None:
+        if not flow.is_weight(1) or len(weight) < 2:
+            flow.freeze_inputs(f"the weight of this {op.node.op_type} is computed")
+            return
         channels = flow.channels(0, 1)
-        depthwise = group > 1 and group == inputs
-        behind = Kind.AFFINE if depthwise else Kind.PRODUCED
-        rows = flow.weight_axis(1, 0, behind)
-        if op.has(2):
-            flow.tie(rows, flow.weight_axis(2, 0, behind), "the bias is computed")
         if group == 1:
-            flow.contract(channels, flow.weight_axis(1, 1, Kind.CUT))
-        elif depthwise:
-            ids = np.broadcast_to(channels.ids, (inputs,))
-            flow.tie(rows, np.repeat(ids, len(rows) // inputs), "a depthwise Conv of channels that stay")
-            flow.size_attribute("group", channels.ids)
+            columns = flow.weight_axis(1, 0 if turned else 1, Kind.CUT) if (channels.ids >= 0).any() else channels.ids
+            if (channels.ids >= 0).any():
+                flow.contract(channels, columns)
+            rows = flow.weight_axis(1, 1 if turned else 0, Kind.PRODUCED)
+            flow.count_macs(columns, rows)
+        elif turned:
+            columns, rows = _grouped_transpose(flow, channels, group, weight[1])
         else:
-            flow.freeze(np.concatenate([channels.ids, rows]), "a grouped Conv needs all channels of its groups")
-        flow.write_channels(rows, True, len(weight) or 2, 1)
+            columns, rows = _grouped(flow, channels, group, weight[0] // group, weight[1])
+        if op.has(2):
+            kind = Kind.PRODUCED if group == 1 or weight[1] > 1 else Kind.AFFINE
+            flow.tie(rows, flow.weight_axis(2, 0, kind), "the bias is computed")
+        flow.write_channels(rows, True, len(weight), 1)
 
+    spatial = data[2:] if turned else output[2:]
     return Rule(
         labels=labels,
         zero=_product_and_bias,
         parameters={1: "weight", 2: "bias"},
-        macs=elements(weight) * elements(output[2:]) if weight and output else 0,
+        macs=elements(weight) * elements(spatial) if weight and data and output else 0,
     )
+
+
+def _grouped(flow: LabelFlow, channels: Labelled, group: int, made: int, read: int) -> tuple[Ids, Ids]:
+    """The columns and rows of a grouped Conv that reads `read` channels a group and makes `made`."""
+    if made == 1 or read == 1:
+        rows = flow.weight_axis(1, 0, Kind.AFFINE if read == 1 else Kind.PRODUCED)
+        _whole_groups(flow, channels, rows, group)
+        flow.count_macs(rows)
+        return rows[:0], rows
+    columns = _same_in_every_group(flow, channels, group, 1)
+    rows = flow.weight_axis(1, 0, Kind.PRODUCED)
+    table = rows.reshape(group, made)
+    flow.tie(np.broadcast_to(table[:1], table.shape), table, "a grouped Conv makes as many channels in each group")
+    flow.count_macs(columns, rows)
+    return columns, rows
+
+
+def _grouped_transpose(flow: LabelFlow, channels: Labelled, group: int, made: int) -> tuple[Ids, Ids]:
+    """The rows and, by group, the columns of a grouped ConvTranspose, whose weight is [C, M/group, …]."""
+    columns = flow.weight_axis(1, 0, Kind.CUT)
+    if made == 1:
+        flow.tie(channels.ids, columns, "reads channels that cannot leave")
+        table = columns.reshape(group, -1)
+        flow.tie(np.broadcast_to(table[:, :1], table.shape), table, "the channels of a group leave together")
+        flow.book.mark(columns, Kind.AFFINE)
+        flow.size_attribute("group", table)
+        flow.count_macs(columns)
+        return columns, table[:, 0].copy()
+    flow.contract(channels, columns)
+    table = columns.reshape(group, -1)
+    flow.tie(np.broadcast_to(table[:1], table.shape), table, "a grouped ConvTranspose reads as many in each group")
+    rows = flow.weight_axis(1, 1, Kind.PRODUCED)
+    flow.count_macs(columns, rows)
+    return columns, np.tile(rows, group)
+
+
+def _whole_groups(flow: LabelFlow, channels: Labelled, rows: Ids, group: int) -> None:
+    """What a group reads and makes leaves together, and `group` follows."""
+    before, after = channels.ids.reshape(group, -1), rows.reshape(group, -1)
+    reason = "a grouped Conv of channels that stay"
+    flow.tie(np.broadcast_to(before[:, :1], after.shape), after, reason)
+    if before.shape[1] > 1:
+        flow.tie(np.broadcast_to(before[:, :1], before.shape), before, reason)
+    flow.size_attribute("group", before)
+
+
+def _same_in_every_group(flow: LabelFlow, channels: Labelled, group: int, axis: int) -> Ids:
+    """The columns of a weight that every group of channels is read by: an index leaves in all groups."""
+    if not (channels.ids >= 0).any():
+        return channels.ids[:0]
+    columns = flow.weight_axis(1, axis, Kind.CUT)
+    table = channels.map(lambda array: array.reshape(group, -1))
+    flow.contract(table, np.broadcast_to(columns, table.ids.shape))
+    return columns
 
 
 @register("Gemm")
 def gemm(op: Op) -> Rule:
     """https://onnx.ai/onnx/operators/onnx__Gemm.html"""
-    turned = bool(op.attribute("transB", 0))
+    one = Side(0, "km" if op.attribute("transA", 0) else "mk")
+    two = Side(1, "nk" if op.attribute("transB", 0) else "kn")
     weight = op.size(1)
-    if op.attribute("transA", 0) or not op.is_weight(1):
-        return Rule(
-            labels=lambda flow: flow.freeze_inputs("this form of Gemm is not taken apart"),
-            zero=_product_and_bias,
-            parameters={2: "bias"},
-            macs=elements(op.size(0)) * (op.output_size() or (0,))[-1],
-        )
-
-    def labels(flow: LabelFlow) -> None:
-        columns_axis, rows_axis = (1, 0) if turned else (0, 1)
-        flow.contract(flow.channels(0, 1), flow.weight_axis(1, columns_axis, Kind.CUT))
-        rows = flow.weight_axis(1, rows_axis, Kind.PRODUCED)
-        if op.has(2):
-            bias = op.size(2)
-            if bias and bias[-1] == len(rows):
-                flow.tie(rows, flow.weight_axis(2, -1, Kind.PRODUCED), "the bias is computed")
-            else:
-                flow.freeze(rows, "a bias of another length is added")
-        flow.write_channels(rows, True, 2, 1)
-
-    return Rule(labels=labels, zero=_product_and_bias, parameters={1: "weight", 2: "bias"}, macs=elements(weight))
+    return Rule(
+        labels=lambda flow: contract(flow, one, two, "mn", bias=2 if op.has(2) else None),
+        zero=_product_and_bias,
+        parameters={position: "weight" for position in (0, 1) if op.is_weight(position)} | {2: "bias"},
+        macs=elements(weight) if op.is_weight(1) else elements(op.size(0)) * (op.output_size() or (0,))[-1],
+    )
 
 
 @register("MatMul")
 def matmul(op: Op) -> Rule:
     """https://onnx.ai/onnx/operators/onnx__MatMul.html"""
     left, right = op.size(0), op.size(1)
-    macs = elements(op.output_size()) * left[-1] if left and right else 0
-    if not op.is_weight(1) or len(right) != 2 or not op.is_activation(0):
-        parameters = {i: "weight" for i in (0, 1) if op.is_weight(i)}
-        return Rule(
-            labels=lambda flow: flow.freeze_inputs("this form of MatMul is not taken apart"),
-            zero=any,
-            parameters=parameters,
-            macs=macs,
-        )
+    return Rule(
+        labels=lambda flow: product_of_matrices(flow),
+        zero=any,
+        parameters={position: "weight" for position in (0, 1) if op.is_weight(position)},
+        macs=elements(op.output_size()) * left[-1] if left and right else 0,
+    )
+
+
+def product_of_matrices(flow: LabelFlow, positions: tuple[int, int] = (0, 1), bias: int | None = None) -> None:
+    """The labels of a MatMul of two inputs, batches broadcast, and what is added behind it."""
+    one, two = (flow.size(position) for position in positions)
+    if not one or not two:
+        flow.freeze_inputs("the shape of an operand is unknown, or a scalar")
+        return
+    rank = max(len(one), len(two)) - 2
+    names = ascii_lowercase[:rank] if rank > 0 else ""
+    lone = iter(ascii_uppercase)
+    sides, batches = [], []
+    for position, size, matrix in ((positions[0], one, "yx"), (positions[1], two, "xz")):
+        own = matrix if len(size) > 1 else "x"
+        lead = size[: len(size) - 2] if len(size) > 2 else ()
+        letters = names[len(names) - len(lead) :] if lead else ""
+        letters = "".join(x if n > 1 else next(lone) for x, n in zip(letters, lead, strict=True))
+        sides.append(Side(position, letters + own))
+        batches.append(letters.rjust(rank) if rank > 0 else "")
+    output = "".join(
+        a if a.islower() else b if b.islower() else (a.strip() or b) for a, b in zip(*batches, strict=True)
+    )
+    output += ("y" if len(one) > 1 else "") + ("z" if len(two) > 1 else "")
+    contract(flow, sides[0], sides[1], output, bias)
+
+
+@register("Einsum")
+def einsum(op: Op) -> Rule:
+    """https://onnx.ai/onnx/operators/onnx__Einsum.html"""
+    equation = op.attribute("equation").decode().replace(" ", "")
+    terms, _, output = equation.partition("->")
+    letters = terms.split(",")
+    plain = "->" in equation and "." not in equation and all(len(set(term)) == len(term) for term in (*letters, output))
+    sizes = {x: n for at, term in enumerate(letters) if plain for x, n in zip(term, op.size(at), strict=False)}
 
     def labels(flow: LabelFlow) -> None:
-        flow.contract(flow.channels(0, -1), flow.weight_axis(1, 0, Kind.CUT))
-        rows = flow.weight_axis(1, 1, Kind.PRODUCED)
-        rank = flow.rank(0)
-        if rank is None:
-            flow.freeze(rows, "the rank of the input is unknown")
+        if plain and len(letters) == 2:
+            contract(flow, Side(0, letters[0]), Side(1, letters[1]), output)
         else:
-            flow.write_channels(rows, True, rank, rank - 1)
-
-    return Rule(labels=labels, zero=any, parameters={1: "weight"}, macs=macs)
-
-
-@register("ConvTranspose")
-def conv_transpose(op: Op) -> Rule:
-    """https://onnx.ai/onnx/operators/onnx__ConvTranspose.html"""
-    weight, data = op.size(1), op.size(0)
-
-    def labels(flow: LabelFlow) -> None:
-        if op.attribute("group", 1) != 1:
-            flow.freeze_inputs("a grouped ConvTranspose needs all channels of its groups")
-            return
-        flow.contract(flow.channels(0, 1), flow.weight_axis(1, 0, Kind.CUT))
-        rows = flow.weight_axis(1, 1, Kind.PRODUCED)
-        if op.has(2):
-            flow.tie(rows, flow.weight_axis(2, 0, Kind.PRODUCED), "the bias is computed")
-        flow.write_channels(rows, True, len(weight) or 2, 1)
+            flow.freeze_inputs("this form of Einsum is not taken apart")
 
     return Rule(
         labels=labels,
-        zero=_product_and_bias,
-        parameters={1: "weight", 2: "bias"},
-        macs=elements(weight) * elements(data[2:]) if weight and data else 0,
+        zero=any,
+        parameters={at: "weight" for at in range(len(letters)) if op.is_weight(at)},
+        macs=elements(tuple(sizes.values())) if len(letters) > 1 else 0,
     )

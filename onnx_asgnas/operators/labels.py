@@ -1,4 +1,4 @@
-"""Channel labels: numbers for all that may leave, and how they flow through one operator.
+"""Channel labels: numbers for all that may leave, and what an operator may do with them.
 
 Every (initializer, axis, index) that may leave is a number. A tensor's labels are an integer array that broadcasts to
 its shape: size 1 on axes that carry none, -1 for none. Operators act on label arrays as they act on data; where two
@@ -8,8 +8,11 @@ zeroed variables of its group are.
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from enum import Flag, auto
+from enum import Enum, Flag, auto
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +20,7 @@ from numpy.typing import NDArray
 from onnx_asgnas.graph import TraceGraph
 
 Ids = NDArray[np.int64]
+Bits = NDArray[np.bool_]
 
 
 class Kind(Flag):
@@ -43,23 +47,57 @@ class LabelledAxis:
     start: int
     length: int
 
+    @property
+    def labels(self) -> Ids:
+        """The labels themselves."""
+        return np.arange(self.start, self.start + self.length, dtype=np.int64)
+
+    @property
+    def zeroed(self) -> bool:
+        """Are its slices set to zero with their group, rather than only cut."""
+        return bool(self.kind & (Kind.PRODUCED | Kind.AFFINE))
+
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """The labels of an activation, and beside each whether its channel is exactly zero once its group is."""
+    """The labels of a tensor, and beside each whether its channel is exactly zero once its group is."""
 
     ids: Ids
-    zero: NDArray[np.bool_]
+    zero: Bits
 
     @classmethod
     def none(cls, rank: int) -> Labelled:
         """No labels on a tensor of that rank."""
         return cls(np.full((1,) * rank, -1, np.int64), np.zeros((1,) * rank, bool))
 
+    @classmethod
+    def of(cls, ids: Ids, zero: Bits | bool) -> Labelled:
+        """These labels, with a bit for each or one for all."""
+        return cls(ids, np.array(np.broadcast_to(np.asarray(zero, bool), ids.shape)))
+
     @property
     def any(self) -> bool:
         """Is there a label at all."""
         return bool((self.ids >= 0).any())
+
+    @property
+    def long(self) -> tuple[int, ...]:
+        """The axes along which the labels vary."""
+        return tuple(axis for axis, count in enumerate(self.ids.shape) if count > 1)
+
+    def map(self, change: Callable[[NDArray[np.generic]], NDArray[np.generic]]) -> Labelled:
+        """The same rearrangement of the labels and of their bits."""
+        return Labelled(change(self.ids), change(self.zero))  # type: ignore[arg-type]
+
+    def slab(self, axes: Iterable[int]) -> Labelled:
+        """One index of these axes for all, zero where all are zero."""
+        axes = tuple(axes)
+        where = tuple(slice(0, 1) if axis in axes else slice(None) for axis in range(self.ids.ndim))
+        return Labelled(self.ids[where], self.zero.all(axis=axes, keepdims=True))
+
+    def along(self, axis: int) -> Ids:
+        """The labels by their place on an axis, [length, rest]: an index leaves when all its labels do."""
+        return np.ascontiguousarray(np.moveaxis(self.ids, axis, 0).reshape(self.ids.shape[axis], -1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,56 +109,135 @@ class Freeze:
     reason: str
 
 
+class Counts(Enum):
+    """What a constant says of an axis: a length (or a place) on it, a length from its end, indices, or equal parts."""
+
+    LENGTH = auto()
+    FROM_END = auto()
+    INDICES = auto()
+    EQUAL_PARTS = auto()
+
+
 @dataclass(frozen=True, slots=True)
 class SizeSlot:
-    """A number that is the length of a labelled axis: an entry of a constant input of a node, or an attribute of it."""
+    """What follows when labels leave: an entry of a constant input of a node, or of an attribute of it.
+
+    `labels` are [length, rest]: an index of the axis leaves when all its labels do. `position` is the entry of a list.
+    """
 
     node: int
     labels: Ids
     input: int = -1
-    position: int = 0
+    position: int | None = 0
     attribute: str = ""
+    counts: Counts = Counts.LENGTH
+
+
+class KnownRule(Protocol):
+    """What the labels ask of the rule of an operator on parameters: how a weight's labels pass through it."""
+
+    @property
+    def view(self) -> Callable[[LabelFlow], Sequence[Ids] | None] | None: ...
 
 
 class LabelBook:
-    """All labels of a graph, the ties between them, and what is frozen."""
+    """All labels of a graph, the ties between them, what is frozen, and which constants follow.
 
-    def __init__(self, graph: TraceGraph) -> None:
-        self.graph = graph
+    `ignored` are axes known to stay as a whole: they carry no labels, and so are in nobody's way. `conflict` says that
+    labels that stay may have been in the way of others.
+    """
+
+    def __init__(
+        self,
+        graph: TraceGraph,
+        rules: Sequence[KnownRule | None],
+        ignored: frozenset[tuple[str, int]] = frozenset(),
+        *,
+        sources: bool = True,
+    ) -> None:
+        self.graph, self.rules, self.ignored, self.with_sources = graph, rules, ignored, sources
         self.count = 0
+        self.conflict = False
         self.axes: dict[tuple[str, int], LabelledAxis] = {}
         self.tensors: dict[str, Labelled] = {}
         self.ties: list[tuple[Ids, Ids]] = []
         self.freezes: list[Freeze] = []
         self.sizes: list[SizeSlot] = []
+        self.lengths: dict[str, list[Ids | None]] = {}
+        self.work: dict[int, tuple[Ids, ...]] = {}
         self.claims: set[tuple[int, str, int]] = set()
+        self._views: dict[str, tuple[Ids, ...] | None] = {}
+        self._order: list[LabelledAxis] = []
+        self._starts: list[int] = []
 
     def axis(self, owner: str, axis: int, length: int, kind: Kind) -> Ids:
-        """The labels of one axis, made at its first use."""
+        """The labels of one axis, made at its first use; none on an axis of one index, which has to stay."""
+        if kind is not Kind.SOURCE and (length < 2 or (owner, axis) in self.ignored):
+            return np.full(length, -1, np.int64)
         found = self.axes.get((owner, axis))
         if found is None:
             found = self.axes[owner, axis] = LabelledAxis(owner, axis, kind, self.count, length)
+            self._order.append(found)
+            self._starts.append(self.count)
             self.count += length
         found.kind |= kind
-        return np.arange(found.start, found.start + length, dtype=np.int64)
+        return found.labels
+
+    def mark(self, labels: Ids, kind: Kind) -> None:
+        """Note what happens to slices that an operator reads through a view of their initializer."""
+        kept, at = np.unique(labels[labels >= 0]), 0
+        while at < len(kept):
+            found = self._order[bisect_right(self._starts, int(kept[at])) - 1]
+            found.kind |= kind
+            at = int(np.searchsorted(kept, found.start + found.length))
 
     def freeze(self, labels: Ids, node: int, reason: str) -> None:
         """Keep these labels."""
-        kept = np.unique(labels[labels >= 0])
+        flat = labels.reshape(-1)
+        kept = np.unique(flat[flat >= 0])
         if kept.size:
             self.freezes.append(Freeze(kept, node, reason))
 
+    def view(self, name: str) -> tuple[Ids, ...] | None:
+        """The labels of a tensor made of initializers, an array for each labelled axis of what it is made of.
+
+        None where it is computed by something that labels do not pass.
+        """
+        if name not in self._views:
+            self._views[name] = self._view(name)
+        return self._views[name]
+
+    def _view(self, name: str) -> tuple[Ids, ...] | None:
+        tensor = self.graph.initializers.get(name)
+        if tensor is not None:
+            shapes = np.where(np.eye(len(tensor.dims), dtype=bool), tensor.dims, 1)
+            found = [self.axis(name, axis, n, Kind(0)).reshape(shapes[axis]) for axis, n in enumerate(tensor.dims)]
+            return tuple(ids for ids in found if ids.size > 1)
+        node = self.graph.producer.get(name)
+        rule = None if node is None else self.rules[node]
+        if node is None or rule is None or rule.view is None or name in self.graph.activations:
+            return None
+        found_view = rule.view(LabelFlow(self, node))
+        return None if found_view is None else tuple(found_view)
+
     def freeze_what_others_read(self) -> None:
         """Keep the labels of initializers that an operator reads without knowing of them, or that the model gives."""
-        for (owner, axis), found in self.axes.items():
-            if owner not in self.graph.initializers:
-                continue
-            labels = np.arange(found.start, found.start + found.length, dtype=np.int64)
-            for node in dict.fromkeys(self.graph.consumers.get(owner, ())):
-                if (node, owner, axis) not in self.claims:
-                    self.freeze(labels, node, f"{self.graph.nodes[node].op_type} reads '{owner}' as it is")
-            if self.graph.is_output(owner):
-                self.freeze(labels, -1, f"graph output {owner}")
+        labelled = [(owner, axis, found.labels) for (owner, axis), found in self.axes.items()]
+        for name, factors in self._views.items():
+            if name not in self.graph.initializers:
+                labelled += [(name, _axis_of(ids), ids) for ids in factors or ()]
+        for name, axis, labels in labelled:
+            for node in dict.fromkeys(self.graph.consumers.get(name, ())):
+                if name not in self.graph.activations and (node, name, axis) not in self.claims:
+                    self.freeze(labels, node, f"{self.graph.nodes[node].op_type} reads '{name}' as it is")
+            if self.graph.is_output(name) and name not in self.graph.activations:
+                self.freeze(labels, -1, f"graph output {name}")
+
+
+def _axis_of(ids: Ids) -> int:
+    """The axis along which labels vary; -1 where there are several."""
+    long = [axis for axis, count in enumerate(ids.shape) if count > 1]
+    return long[0] if len(long) == 1 else -1
 
 
 class LabelFlow:
@@ -130,11 +247,16 @@ class LabelFlow:
         self.book = book
         self.index = index
         self.node = book.graph.nodes[index]
+        self.sums = False
+
+    def size(self, position: int) -> tuple[int, ...] | None:
+        """The shape of an input with its open dimensions bound; None where unknown."""
+        return self.book.graph.size(self.node.input[position])
 
     def rank(self, position: int) -> int | None:
         """The number of axes of an input; None where unknown."""
-        shape = self.book.graph.shape(self.node.input[position])
-        return None if shape is None else len(shape)
+        size = self.size(position)
+        return None if size is None else len(size)
 
     def read(self, position: int) -> Labelled:
         """The labels of an activation; of anything else none."""
@@ -142,31 +264,42 @@ class LabelFlow:
         return found if found is not None else Labelled.none(self.rank(position) or 0)
 
     def channels(self, position: int, axis: int) -> Labelled:
-        """The labels of an input along one axis as a vector; labels on another axis freeze."""
+        """The labels of an input along one axis as a vector; what varies along another axis is frozen."""
         found = self.read(position)
-        length = self._length(position, axis)
-        axis %= max(found.ids.ndim, 1)
-        if self.book.graph.size(self.node.input[position]) is None and found.ids.ndim:
-            length = found.ids.shape[axis]
-        if found.ids.ndim == 0 or any(n > 1 for a, n in enumerate(found.ids.shape) if a != axis):
+        size = self.size(position)
+        length = size[axis] if size else 1
+        if not found.ids.ndim:
+            return Labelled.of(np.full(length, -1, np.int64), False)
+        axis %= found.ids.ndim
+        if any(other != axis for other in found.long):
             self.freeze(found.ids, f"{self.node.op_type} mixes along an axis that carries channels")
-            return Labelled(np.full(length, -1, np.int64), np.zeros(length, bool))
-        return Labelled(
-            np.broadcast_to(found.ids.reshape(-1), (length,)), np.broadcast_to(found.zero.reshape(-1), (length,))
-        )
+            return Labelled.of(np.full(length, -1, np.int64), False)
+        length = length if size else found.ids.shape[axis]
+        return found.map(lambda array: np.broadcast_to(array.reshape(-1), (length,)))
 
-    def _length(self, position: int, axis: int) -> int:
-        size = self.book.graph.size(self.node.input[position])
-        return size[axis] if size else 1
+    def is_weight(self, position: int) -> bool:
+        """Is this input made of initializers alone."""
+        return self.node.input[position] not in self.book.graph.activations
 
     def weight_axis(self, position: int, axis: int, kind: Kind) -> Ids:
-        """The labels of an initializer's axis; none where the input is computed from initializers."""
+        """The labels of one axis of a weight, which this node knows how to cut; none where it is computed otherwise."""
         name = self.node.input[position]
-        length = self._length(position, axis)
         tensor = self.book.graph.initializers.get(name)
-        if tensor is None:
+        if tensor is not None:
+            axis %= max(len(tensor.dims), 1)
+            return self.own_axis(position, axis, tensor.dims[axis] if tensor.dims else 1, kind)
+        size = self.size(position)
+        length = size[axis] if size else 1
+        factors = self.book.view(name) if self.is_weight(position) and size else None
+        if not size or factors is None:
             return np.full(length, -1, np.int64)
-        return self.own_axis(position, axis % len(tensor.dims), length, kind)
+        axis %= len(size)
+        for ids in factors:
+            if ids.shape[axis] > 1 and _axis_of(ids) == axis:
+                self.book.claims.add((self.index, name, axis))
+                self.book.mark(ids, kind)
+                return ids.reshape(-1)
+        return np.full(length, -1, np.int64)
 
     def own_axis(self, position: int, axis: int, length: int, kind: Kind) -> Ids:
         """The labels of one axis of the tensor at this position, which this node knows how to cut."""
@@ -174,23 +307,56 @@ class LabelFlow:
         self.book.claims.add((self.index, name, axis))
         return self.book.axis(name, axis, length, kind)
 
+    def factors(self, position: int) -> tuple[Ids, ...] | None:
+        """The labels of a weight that this node makes another view of; None where it is no such view."""
+        name = self.node.input[position]
+        found = self.book.view(name)
+        for ids in found or ():
+            self.book.claims.add((self.index, name, _axis_of(ids)))
+        return found
+
     def tie(self, first: Ids, second: Ids, reason: str) -> None:
         """Labels at the same place leave together; one that meets no label stays."""
         first, second = np.broadcast_arrays(first, second)
-        both = (first >= 0) & (second >= 0)
+        one, two = first >= 0, second >= 0
+        both = one & two
+        if both.all():
+            self.book.ties.append((first.reshape(-1), second.reshape(-1)))
+            return
         if both.any():
             self.book.ties.append((first[both], second[both]))
-        self.freeze(np.concatenate([first[~both & (first >= 0)], second[~both & (second >= 0)]]), reason)
+        self.freeze(np.concatenate([first[~both & one], second[~both & two]]), reason)
 
     def contract(self, channels: Labelled, columns: Ids) -> None:
         """A weight's columns read channels: they leave with them, if what they read is then exactly zero."""
         self.tie(channels.ids, columns, "reads channels that cannot leave")
+        self.needs_zero(channels)
+
+    def needs_zero(self, channels: Labelled) -> None:
+        """Sums over these channels: those whose value is not zero when their variables are have to stay."""
+        self.sums = True
         left = channels.ids[(channels.ids >= 0) & ~channels.zero]
         self.freeze(left, f"{self.node.op_type} reads a value that is not zero when the channel's variables are")
 
+    def mix(self, found: Labelled, axes: Iterable[int], reason: str) -> Labelled:
+        """What lies along these axes counts together: it leaves as a whole, or stays where nothing else varies.
+
+        Gives the labels that are left, size 1 on these axes.
+        """
+        axes = tuple(axes)
+        mixed = [axis for axis in found.long if axis in axes]
+        if not mixed:
+            return found
+        if len(mixed) == len(found.long):
+            self.freeze(found.ids, reason)
+            return Labelled.none(found.ids.ndim)
+        slab = found.slab(mixed)
+        self.tie(slab.ids, found.ids, reason)
+        return slab
+
     def freeze(self, labels: Ids, reason: str) -> None:
         """Keep these labels."""
-        self.book.freeze(labels.reshape(-1), self.index, reason)
+        self.book.freeze(labels, self.index, reason)
 
     def freeze_inputs(self, reason: str) -> None:
         """Keep the labels of all activations that this node reads."""
@@ -198,24 +364,51 @@ class LabelFlow:
             found = self.book.tensors.get(name)
             if found is not None:
                 self.freeze(found.ids, reason)
+            for entry in self.book.lengths.get(name, ()):
+                if entry is not None:
+                    self.freeze(entry, reason)
 
-    def size_slot(self, position: int, at: int, labels: Ids) -> None:
-        """Entry `at` of a constant input is the length of an axis with these labels."""
-        self.book.sizes.append(SizeSlot(self.index, labels, input=position, position=at))
+    def count_macs(self, *labels: Ids) -> None:
+        """This node's multiply-accumulates shrink with each of these sets of labels."""
+        self.book.work[self.index] = tuple(ids.reshape(-1) for ids in labels if (ids >= 0).any())
 
-    def size_attribute(self, name: str, labels: Ids) -> None:
-        """An attribute of this node is the length of an axis with these labels."""
-        self.book.sizes.append(SizeSlot(self.index, labels, attribute=name))
+    def size_slot(self, position: int, at: int | None, labels: Ids, counts: Counts = Counts.LENGTH) -> bool:
+        """Entry `at` of a constant input says something of an axis with these labels; False where it is computed.
+
+        An input that a Concat puts together has its entry in one of the pieces.
+        """
+        node, graph = self.index, self.book.graph
+        while self._name(node, position) not in graph.initializers:
+            node = graph.producer.get(self._name(node, position), -1)
+            if at is None or node < 0 or graph.nodes[node].op_type != "Concat":
+                return False
+            lengths = [(graph.size(name) or (0,))[0] for name in graph.nodes[node].input]
+            ends = np.cumsum(lengths)
+            position = int(np.searchsorted(ends, at, side="right"))
+            if position == len(lengths) or 0 in lengths[: position + 1]:
+                return False
+            at -= int(ends[position]) - lengths[position]
+        self.book.sizes.append(SizeSlot(node, labels, input=position, position=at, counts=counts))
+        return True
+
+    def _name(self, node: int, position: int) -> str:
+        return self.book.graph.nodes[node].input[position]
+
+    def size_attribute(self, name: str, labels: Ids, at: int | None = None, counts: Counts = Counts.LENGTH) -> None:
+        """An attribute of this node, or entry `at` of a list, is the length of an axis with these labels."""
+        self.book.sizes.append(SizeSlot(self.index, labels, position=at, attribute=name, counts=counts))
 
     def write(self, labelled: Labelled, output: int = 0) -> None:
-        """Give an output its labels."""
-        name = self.node.output[output]
-        if name and labelled.any:
-            self.book.tensors[name] = labelled
+        """Give an output its labels; the only channel of a tensor stays."""
+        if output >= len(self.node.output) or not self.node.output[output] or not labelled.any:
+            return
+        if labelled.long:
+            self.book.tensors[self.node.output[output]] = labelled
+        else:
+            self.freeze(labelled.ids, "the only channel of its tensor")
 
-    def write_channels(self, ids: Ids, zero: NDArray[np.bool_] | bool, rank: int, axis: int) -> None:
+    def write_channels(self, ids: Ids, zero: Bits | bool, rank: int, axis: int) -> None:
         """Give the first output labels along one axis."""
         shape = [1] * rank
         shape[axis] = len(ids)
-        bits = np.broadcast_to(np.asarray(zero), ids.shape)
-        self.write(Labelled(ids.reshape(shape), bits.reshape(shape)))
+        self.write(Labelled.of(ids, zero).map(lambda array: array.reshape(shape)))

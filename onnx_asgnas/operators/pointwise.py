@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 
-from onnx_asgnas.operators.labels import Kind, LabelFlow, Labelled
-from onnx_asgnas.operators.registry import Joint, Op, Rule, ZeroRule, first, never, register
+from onnx_asgnas.graph.shapes import elements
+from onnx_asgnas.operators.labels import Ids, Kind, LabelFlow, Labelled
+from onnx_asgnas.operators.meeting import broadcast
+from onnx_asgnas.operators.moving import unchanged, views
+from onnx_asgnas.operators.registry import Joint, Op, Rule, first, never, register
 
 
 def pass_labels(flow: LabelFlow) -> None:
@@ -27,12 +30,21 @@ def pass_labels_not_zero(flow: LabelFlow) -> None:
     flow.write(Labelled(found.ids, np.zeros_like(found.zero)))
 
 
-@register("Abs", "Cast", "Ceil", "Celu", "Elu", "Erf", "Floor", "Gelu", "HardSwish", "Identity", "LeakyRelu", "Mish")
-@register("Neg", "Relu", "Round", "Selu", "Sign", "Sin", "Sinh", "Softsign", "Sqrt", "Swish", "Tan", "Tanh")
-@register("Asin", "Asinh", "Atan", "Atanh", "CastLike", "ThresholdedRelu")
+@register(
+    "Abs", "Ceil", "Celu", "Elu", "Erf", "Floor", "Gelu", "HardSwish", "LeakyRelu", "Mish", "Neg", "Relu", "Round"
+)
+@register("Selu", "Shrink", "Sign", "Sin", "Sinh", "Softsign", "Sqrt", "Swish", "Tan", "Tanh")
+@register("Asin", "Asinh", "Atan", "Atanh", "ThresholdedRelu")
 def zero_preserving(op: Op) -> Rule:
     """f(0) = 0; https://onnx.ai/onnx/operators/"""
-    return Rule(labels=pass_labels, zero=first)
+    keeps = op.node.op_type != "Shrink" or op.attribute("bias", 0.0) == 0 or op.attribute("lambd", 0.5) >= 0
+    return Rule(labels=pass_labels if keeps else pass_labels_not_zero, zero=first if keeps else never)
+
+
+@register("Cast", "CastLike", "Identity")
+def same_values(op: Op) -> Rule:
+    """https://onnx.ai/onnx/operators/onnx__Cast.html: on a weight, another view of it."""
+    return Rule(labels=pass_labels, zero=first, view=views(unchanged))
 
 
 @register("Dropout")
@@ -41,7 +53,7 @@ def dropout(op: Op) -> Rule:
     return Rule(labels=pass_labels, zero=never if op.gives_more() else first)
 
 
-@register("Acos", "Cos", "Cosh", "Exp", "HardSigmoid", "Not", "Sigmoid", "Softplus")
+@register("Acos", "Cos", "Cosh", "Exp", "HardSigmoid", "IsInf", "IsNaN", "Not", "Sigmoid", "Softplus")
 def not_zero_preserving(op: Op) -> Rule:
     """f(0) ≠ 0; https://onnx.ai/onnx/operators/"""
     return Rule(labels=pass_labels_not_zero)
@@ -76,14 +88,11 @@ def clip(op: Op) -> Rule:
 @register("PRelu")
 def prelu(op: Op) -> Rule:
     """https://onnx.ai/onnx/operators/onnx__PRelu.html"""
-
-    def labels(flow: LabelFlow) -> None:
-        if op.size(1) and np.prod(op.size(1)) > 1:
-            _meet(flow, (0, 1), Kind.CUT, any)
-        else:
-            pass_labels(flow)
-
-    return Rule(labels=labels, zero=first, parameters={1: "slope"})
+    return Rule(
+        labels=lambda flow: broadcast(flow, (0, 1), lambda zero: zero[0], trained=(1,)),
+        zero=first,
+        parameters={1: "slope"},
+    )
 
 
 @register("Add", "Sum", "Sub")
@@ -92,11 +101,11 @@ def add(op: Op) -> Rule:
     positions = tuple(range(len(op.node.input)))
     activations = tuple(i for i in positions if op.is_activation(i))
     distinct = {op.node.input[i] for i in activations}
-    trains = op.node.op_type == "Add"  # what is subtracted is a mean rather than a bias
+    trained = tuple(i for i in positions if op.node.op_type == "Add" and _is_vector_beside(op, i, activations))
     return Rule(
-        labels=lambda flow: _meet(flow, positions, Kind.AFFINE if trains else Kind.CUT, all),
+        labels=lambda flow: broadcast(flow, positions, all, trained=trained, kind=Kind.AFFINE),
         zero=all,
-        parameters={i: "bias" for i in positions if trains and _is_vector_beside(op, i, activations)},
+        parameters={i: "bias" for i in trained},  # what is subtracted is a mean rather than a bias
         joint=Joint(operands=activations) if len(distinct) > 1 and op.node.op_type != "Sub" else None,
     )
 
@@ -105,19 +114,28 @@ def add(op: Op) -> Rule:
 def mul(op: Op) -> Rule:
     """https://onnx.ai/onnx/operators/onnx__Mul.html: a product is zero where any factor is, so it is no joint."""
     activations = tuple(i for i in (0, 1) if op.is_activation(i))
+    trained = tuple(i for i in (0, 1) if _is_vector_beside(op, i, activations))
     return Rule(
-        labels=lambda flow: _meet(flow, (0, 1), Kind.CUT, any),
+        labels=lambda flow: broadcast(flow, (0, 1), any, trained=trained),
         zero=any,
-        parameters={i: "scale" for i in (0, 1) if _is_vector_beside(op, i, activations)},
+        parameters={i: "scale" for i in trained},
+        view=_scaled_view,
     )
+
+
+def _scaled_view(flow: LabelFlow) -> Sequence[Ids] | None:
+    """A weight times a number is a view of it."""
+    for position, other in ((0, 1), (1, 0)):
+        if elements(flow.size(other) or (2,)) == 1:
+            return flow.factors(position)
+    return None
 
 
 @register("Div")
 def div(op: Op) -> Rule:
     """https://onnx.ai/onnx/operators/onnx__Div.html: 0 / x is zero only where x is a constant without zeros."""
-    keeps = (
-        op.is_weight(1) and op.node.input[1] in op.graph.initializers and bool(op.graph.array(op.node.input[1]).all())
-    )
+    name = op.node.input[1]
+    keeps = op.is_weight(1) and name in op.graph.initializers and bool(op.graph.array(name).all())
     return _power_like(keeps, pole=1)
 
 
@@ -134,7 +152,7 @@ def _power_like(keeps: bool, pole: int) -> Rule:
     def labels(flow: LabelFlow) -> None:
         if not keeps:
             freeze_at_pole(flow, pole)
-        _meet(flow, (0, 1), Kind.CUT, lambda zero: keeps and zero[0])
+        broadcast(flow, (0, 1), lambda zero: keeps and zero[0])
 
     return Rule(labels=labels, zero=first if keeps else never, poles=() if keeps else (pole,))
 
@@ -142,89 +160,48 @@ def _power_like(keeps: bool, pole: int) -> Rule:
 @register("Max", "Min")
 def extremum(op: Op) -> Rule:
     """https://onnx.ai/onnx/operators/onnx__Max.html: zero where all operands are."""
-    return Rule(labels=lambda flow: _meet(flow, tuple(range(len(op.node.input))), Kind.CUT, all), zero=all)
+    return Rule(labels=lambda flow: broadcast(flow, tuple(range(len(op.node.input))), all), zero=all)
+
+
+@register("Mod")
+def modulo(op: Op) -> Rule:
+    """https://onnx.ai/onnx/operators/onnx__Mod.html: 0 mod x is 0, but for x = 0."""
+    return _power_like(False, pole=1)
 
 
 @register("Where")
 def where(op: Op) -> Rule:
     """https://onnx.ai/onnx/operators/onnx__Where.html: zero where both branches are."""
     return Rule(
-        labels=lambda flow: flow.freeze_inputs("Where chooses between channels"), zero=lambda zero: zero[1] and zero[2]
+        labels=lambda flow: broadcast(flow, (0, 1, 2), lambda zero: zero[1] and zero[2]),
+        zero=lambda zero: zero[1] and zero[2],
     )
 
 
-@register("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Xor", "IsNaN", "IsInf")
+@register("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Xor")
 def compare(op: Op) -> Rule:
-    """https://onnx.ai/onnx/operators/onnx__Equal.html and its siblings"""
-    return Rule(labels=lambda flow: flow.freeze_inputs(f"{op.node.op_type} compares channels"))
+    """https://onnx.ai/onnx/operators/onnx__Equal.html and its siblings: by channel, and not zero."""
+    return Rule(labels=lambda flow: broadcast(flow, (0, 1), never))
 
 
 @register("Softmax", "LogSoftmax", "Hardmax")
 def softmax(op: Op) -> Rule:
     """https://onnx.ai/onnx/operators/onnx__Softmax.html: every channel counts in the sum."""
-    return Rule(labels=lambda flow: flow.freeze_inputs(f"{op.node.op_type} normalises over its axis"))
+
+    def labels(flow: LabelFlow) -> None:
+        found = flow.read(0)
+        if not found.any:
+            return
+        rank = found.ids.ndim
+        axis = op.attribute("axis", -1 if op.version() >= 13 else 1) % rank
+        axes = (axis,) if op.version() >= 13 else range(axis, rank)
+        mixed = flow.mix(found, axes, f"{op.node.op_type} normalises over its axis")
+        flow.write(Labelled(mixed.ids, np.zeros_like(mixed.zero)))
+
+    return Rule(labels=labels)
 
 
 def _is_vector_beside(op: Op, position: int, activations: tuple[int, ...]) -> bool:
     """A weight of several elements beside one activation trains; a scalar (1/√d, a 3 in x + 3) is a constant."""
     size = op.size(position)
-    return op.is_weight(position) and len(activations) == 1 and bool(size) and int(np.prod(size)) > 1
-
-
-def _meet(flow: LabelFlow, positions: tuple[int, ...], weight_kind: Kind, zero_rule: ZeroRule) -> None:
-    """Broadcast the operands against each other: labels at the same place are tied."""
-    sizes = [flow.book.graph.size(flow.node.input[p]) for p in positions]
-    if any(size is None for size in sizes):
-        flow.freeze_inputs("the shape of an operand is unknown")
-        return
-    known = [size for size in sizes if size is not None]
-    rank = max(len(size) for size in known)
-    result: _Operand | None = None
-    for position, size in zip(positions, known, strict=True):
-        operand = _operand(flow, position, (1,) * (rank - len(size)) + size, weight_kind)
-        result = operand if result is None else _tied(flow, result, operand, zero_rule)
-    if result is not None:
-        flow.write(result.labels)
-
-
-@dataclass(frozen=True, slots=True)
-class _Operand:
-    """An operand's labels, with as many axes as the output, and its sizes along them."""
-
-    labels: Labelled
-    size: tuple[int, ...]
-
-
-def _operand(flow: LabelFlow, position: int, size: tuple[int, ...], kind: Kind) -> _Operand:
-    """One operand; a weight that varies along a single axis has labels of its own there."""
-    found, name = flow.read(position), flow.node.input[position]
-    long = [axis for axis, n in enumerate(size) if n > 1]
-    if not found.any and name in flow.book.graph.initializers and len(long) == 1:
-        own = flow.weight_axis(position, long[0] - len(size), kind)
-        shape = [1] * len(size)
-        shape[long[0]] = len(own)
-        return _Operand(Labelled(own.reshape(shape), np.full(shape, kind is Kind.AFFINE)), size)
-    lead = (1,) * (len(size) - found.ids.ndim)
-    return _Operand(
-        Labelled(found.ids.reshape(lead + found.ids.shape), found.zero.reshape(lead + found.zero.shape)), size
-    )
-
-
-def _tied(flow: LabelFlow, one: _Operand, two: _Operand, zero_rule: ZeroRule) -> _Operand:
-    """Tie two operands; labels that meet a channel without a label stay."""
-    shape = np.broadcast_shapes(one.labels.ids.shape, two.labels.ids.shape)
-    ids = [np.broadcast_to(o.labels.ids, shape) for o in (one, two)]
-    bits = [np.broadcast_to(o.labels.zero, shape) for o in (one, two)]
-    reason = f"{flow.node.op_type} with an operand whose channels cannot leave"
-    for own, other, operand in ((ids[0], ids[1], two), (ids[1], ids[0], one)):
-        broad = all(n == 1 or operand.size[axis] == 1 for axis, n in enumerate(shape))
-        if not broad:
-            flow.freeze(own[other < 0], reason)
-    both = (ids[0] >= 0) & (ids[1] >= 0)
-    if both.any():
-        flow.book.ties.append((ids[0][both], ids[1][both]))
-    zero = np.zeros(shape, bool)
-    for pair in ((False, False), (False, True), (True, False), (True, True)):
-        zero[(bits[0] == pair[0]) & (bits[1] == pair[1])] = zero_rule(pair)
-    size = tuple(max(a, b) for a, b in zip(one.size, two.size, strict=True))
-    return _Operand(Labelled(np.where(ids[0] >= 0, ids[0], ids[1]), zero), size)
+    return op.is_weight(position) and len(activations) == 1 and bool(size) and elements(size) > 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 
 from onnx_asgnas.graph import TraceGraph
-from onnx_asgnas.operators.labels import LabelFlow
+from onnx_asgnas.operators.labels import Ids, LabelFlow
 
 ZeroRule = Callable[[tuple[bool, ...]], bool]
 """Is the output all zero, given which inputs are. An input that is not there counts as zero."""
@@ -89,7 +89,8 @@ class Rule:
     `zero` says when its outputs are all zero, `poles` the inputs that must not be zero for the outputs to be finite,
     `parameters` which inputs train and in what role, `labels` how channel labels flow through it, `joint` whether a
     zero operand may be dropped, `macs` its multiply-accumulates for one example, `shape_only` that the output depends
-    on the shape of the input and not on its values.
+    on the shape of the input and not on its values, `view` how the labels of a weight pass through it, where it works
+    on initializers alone.
     """
 
     labels: Callable[[LabelFlow], None]
@@ -99,6 +100,7 @@ class Rule:
     joint: Joint | None = None
     macs: int = 0
     shape_only: bool = False
+    view: Callable[[LabelFlow], Sequence[Ids] | None] | None = None
 
 
 Declaration = Callable[[Op], Rule]

@@ -10,14 +10,17 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from onnx_asgnas.graph import TraceGraph
 from onnx_asgnas.operators import Rule
 from onnx_asgnas.operators.labels import Freeze, Ids, Kind, LabelBook, LabelFlow, LabelledAxis, SizeSlot
+from onnx_asgnas.operators.lengths import follow_lengths
+from onnx_asgnas.space.grouping import Grouping, settle
 
 Item = TypeVar("Item")
+
+_PASSES = 4
+"""How often labels are sent through the graph again without those that stay and were in the way of others."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,10 +40,37 @@ class Coupling:
     it holds every label of some axis, or when one of its channels has no initializer that makes it.
     """
 
-    def __init__(self, graph: TraceGraph, rules: Sequence[Rule | None]) -> None:
-        self.graph = graph
-        self.book = _propagate(graph, rules)
-        self.group, self.count = _components(self.book)
+    def __init__(self, graph: TraceGraph, grouping: Grouping, before: Coupling | None = None) -> None:
+        self.graph, self.book = graph, grouping.book
+        self.grouping, self.before = grouping, before
+        self.group, self.count = grouping.group, grouping.count
+        self.frozen_groups = grouping.frozen
+
+    @classmethod
+    def of(cls, graph: TraceGraph, rules: Sequence[Rule | None], *, sources: bool = True) -> Coupling:
+        """Send labels through a graph and group them.
+
+        Axes that stay as a whole are taken out and the labels sent again, where they were in the way of others
+        (`LabelBook.conflict`). `sources` gives channels that have no label one where a Concat could drop them.
+        """
+        ignored: frozenset[tuple[str, int]] = frozenset()
+        found: Coupling | None = None
+        for _ in range(_PASSES):
+            found = cls(graph, settle(_propagate(graph, rules, ignored, sources)), found)
+            more = found._axes_that_stay() if found.book.conflict else frozenset()
+            if more <= ignored:
+                break
+            ignored |= more
+        assert found is not None
+        return found
+
+    def _axes_that_stay(self) -> frozenset[tuple[str, int]]:
+        return frozenset(
+            key
+            for key, axis in self.book.axes.items()
+            if Kind.SOURCE not in axis.kind
+            and self.frozen_groups[self.group[axis.start : axis.start + axis.length]].all()
+        )
 
     def labels_at(self, owner: str, axis: int, indices: Sequence[int]) -> Ids:
         """The labels of some indices of an axis that has labels."""
@@ -97,42 +127,36 @@ class Coupling:
         return found
 
     @cached_property
-    def frozen_groups(self) -> NDArray[np.bool_]:
-        """Which groups may not leave by themselves."""
-        frozen = np.zeros(self.count, bool)
-        for freeze in self.book.freezes:
-            frozen[self.group[freeze.labels]] = True
-        for axis in self.book.axes.values():
-            groups = self.group[axis.start : axis.start + axis.length]
-            if Kind.SOURCE in axis.kind:
-                frozen[groups] = True
-            elif (groups == groups[:1]).all():
-                frozen[groups[:1]] = True
-        return frozen
-
-    @cached_property
-    def _produced(self) -> NDArray[np.int64]:
-        rows = [np.arange(a.start, a.start + a.length) for a in self.book.axes.values() if Kind.PRODUCED in a.kind]
+    def produced(self) -> NDArray[np.int64]:
+        """The labels of what makes channels."""
+        rows = [axis.labels for axis in self.book.axes.values() if Kind.PRODUCED in axis.kind]
         return np.concatenate(rows) if rows else np.zeros(0, np.int64)
 
     def channel_groups(self) -> tuple[int, int]:
         """How many groups of produced channels there are, and how many of them are free to leave."""
-        groups = np.unique(self.group[self._produced])
-        return len(groups), int((~self.frozen_groups[groups]).sum())
+        groups = np.unique(self.group[self.produced])
+        free = int((~self.frozen_groups[groups]).sum())
+        total = len(groups) if self.before is None else max(len(groups), self.before.channel_groups()[0])
+        return total, free
 
     def frozen(self) -> tuple[Frozen, ...]:
         """What keeps channels, by operator: the channel groups that each freeze holds directly."""
+        return tuple(
+            Frozen(node=self._name(node), op_type=self._op_type(node), reason=reason, channels=count)
+            for (node, reason), count in self._frozen_counts.items()
+        )
+
+    @cached_property
+    def _frozen_counts(self) -> dict[tuple[int, str], int]:
+        """Channel groups by (node, reason) of what freezes them, those of earlier passes included."""
         produced = np.zeros(self.count, bool)
-        produced[self.group[self._produced]] = True
-        found: dict[tuple[int, str], set[int]] = {}
+        produced[self.group[self.produced]] = True
+        found: defaultdict[tuple[int, str], set[int]] = defaultdict(set)
         for freeze in self.book.freezes:
             groups = np.unique(self.group[freeze.labels])
-            found.setdefault((freeze.node, freeze.reason), set()).update(int(g) for g in groups[produced[groups]])
-        return tuple(
-            Frozen(node=self._name(node), op_type=self._op_type(node), reason=reason, channels=len(groups))
-            for (node, reason), groups in found.items()
-            if groups
-        )
+            found[freeze.node, freeze.reason].update(groups[produced[groups]].tolist())
+        earlier = {} if self.before is None else self.before._frozen_counts
+        return earlier | {key: len(groups) for key, groups in found.items() if groups}
 
     def _name(self, node: int) -> str:
         return self.graph.nodes[node].name if node >= 0 else ""
@@ -141,32 +165,38 @@ class Coupling:
         return self.graph.nodes[node].op_type if node >= 0 else ""
 
 
-def _propagate(graph: TraceGraph, rules: Sequence[Rule | None]) -> LabelBook:
-    book = LabelBook(graph)
+def _propagate(
+    graph: TraceGraph, rules: Sequence[Rule | None], ignored: frozenset[tuple[str, int]], sources: bool
+) -> LabelBook:
+    book = LabelBook(graph, rules, ignored, sources=sources)
     for index, rule in enumerate(rules):
         flow = LabelFlow(book, index)
+        notes = len(book.ties), len(book.freezes)
         if rule is None:
             flow.freeze_inputs(f"unknown operator {graph.nodes[index].op_type}")
-        else:
-            rule.labels(flow)
+            continue
+        rule.labels(flow)
+        if book.lengths:
+            follow_lengths(flow)
+        if notes == (len(book.ties), len(book.freezes)) and not (rule.shape_only or flow.sums):
+            _keep_what_is_lost(flow)
     book.freeze_what_others_read()
     for names, reason in ((graph.outputs, "graph output"), (graph.captured, "read by a subgraph")):
         for name in names:
             if name in book.tensors:
-                book.freeze(book.tensors[name].ids.reshape(-1), -1, f"{reason} {name}")
+                book.freeze(book.tensors[name].ids, -1, f"{reason} {name}")
+            for entry in book.lengths.get(name, ()):
+                if entry is not None:
+                    book.freeze(entry, -1, f"{reason} {name}")
     return book
+
+
+def _keep_what_is_lost(flow: LabelFlow) -> None:
+    """Labels that an operator neither passes on nor settles stay."""
+    if not any(name in flow.book.tensors for name in flow.node.output):
+        flow.freeze_inputs(f"{flow.node.op_type} does not say where its channels go")
 
 
 def _gather(by_group: Mapping[int, Sequence[Item]], groups: Ids) -> Iterable[Item]:
     """The items of these groups, each once."""
     return {id(item): item for group in np.unique(groups).tolist() for item in by_group.get(group, ())}.values()
-
-
-def _components(book: LabelBook) -> tuple[Ids, int]:
-    if not book.ties:
-        return np.arange(book.count), book.count
-    first = np.concatenate([tie[0] for tie in book.ties])
-    second = np.concatenate([tie[1] for tie in book.ties])
-    matrix = coo_array((np.ones(len(first), np.int8), (first, second)), shape=(book.count, book.count))
-    count, group = connected_components(matrix, directed=False)
-    return group.astype(np.int64), int(count)

@@ -18,15 +18,20 @@ from onnx_asgnas.config import Mode, Target
 from onnx_asgnas.errors import SpaceError, UnsupportedOperatorError
 from onnx_asgnas.graph import ModelSource, TraceGraph
 from onnx_asgnas.operators import Rule, rules_of
+from onnx_asgnas.space.channel_cost import ChannelCost
+from onnx_asgnas.space.channel_selection import Widths
+from onnx_asgnas.space.channels import Channels
 from onnx_asgnas.space.cost import Cost, cost_of
 from onnx_asgnas.space.coupling import Coupling, Frozen
+from onnx_asgnas.space.joint_selection import JointSelection
 from onnx_asgnas.space.joints import Joints
-from onnx_asgnas.space.selection import Selection, choose, largest
+from onnx_asgnas.space.selection import Largest, Selection, choose, largest
 from onnx_asgnas.space.structures import Group, Shrink, Slice, Structure, StructureFinder
 from onnx_asgnas.space.validity import RemovalState
 
 FORMAT = 1
 """Version of the JSON form."""
+_NOTHING = Largest(structures=0, params=0, macs=0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,6 +49,32 @@ class ChannelGroups:
 
     total: int
     free: int
+
+
+class SpaceParts:
+    """A model as analysis sees it: its graph, the rules of its operators, its channel labels, joints and costs.
+
+    `sources` labels the channels that only a removed structure can take along.
+    """
+
+    def __init__(self, graph: TraceGraph, *, sources: bool) -> None:
+        self.graph, self._sources = graph, sources
+        self.rules: list[Rule | None] = rules_of(graph)
+
+    @cached_property
+    def coupling(self) -> Coupling:
+        """The channel labels and the groups in which they leave."""
+        return Coupling.of(self.graph, self.rules, sources=self._sources)
+
+    @cached_property
+    def joints(self) -> Joints:
+        """Where a zero operand may be dropped."""
+        return Joints(self.graph, self.rules)
+
+    @cached_property
+    def costs(self) -> ChannelCost:
+        """Parameters and multiply-accumulates by the labels that leave."""
+        return ChannelCost(self.graph, self.rules, self.coupling)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,20 +106,38 @@ class SearchSpace:
 
     @cached_property
     def groups(self) -> tuple[Group, ...]:
-        """The zero-invariant group of each candidate; a larger structure's may share slices with a smaller one's."""
-        return tuple(s.group for s in self.candidates)
+        """The zero-invariant groups: of each candidate, then (in the modes prune and joint) of the channels.
+
+        A larger structure's may share slices with a smaller one's, and with channels.
+        """
+        return tuple(s.group for s in self.candidates) + (() if self.mode == "erase" else self.channels.groups())
 
     @cached_property
-    def _parts(self) -> tuple[TraceGraph, list[Rule | None], Joints]:
+    def parts(self) -> SpaceParts:
+        """The trace graph and what analysis made of it."""
         if self.graph is None:
             raise SpaceError("this search space has no model", fix="Bind it: space.bind(model).")
-        rules = rules_of(self.graph)
-        return self.graph, rules, Joints(self.graph, rules)
+        return SpaceParts(self.graph, sources=self.mode != "prune")
+
+    @cached_property
+    def channels(self) -> Channels:
+        """The channel groups that may leave."""
+        return Channels(self.parts.coupling, self.protected)
 
     def removal_state(self) -> RemovalState:
         """The full network, ready for removals; `erase` takes a place in `candidates`."""
-        graph, rules, joints = self._parts
-        return RemovalState(graph, rules, joints, self.candidates, self.protected)
+        parts = self.parts
+        return RemovalState(parts.graph, parts.rules, parts.joints, self.candidates, self.protected)
+
+    def labels_of(self, candidates: Iterable[int]) -> NDArray[np.bool_]:
+        """The channel labels that leave with these structures, bool [labels]."""
+        coupling = self.parts.coupling
+        gone = np.zeros(coupling.book.count, bool)
+        for index in candidates:
+            for piece in (*self.candidates[index].zeroed, *self.candidates[index].cut):
+                if piece.axis is not None:
+                    gone[coupling.closure(coupling.labels_at(piece.initializer, piece.axis, piece.indices))] = True
+        return gone
 
     def choose(
         self,
@@ -97,22 +146,49 @@ class SearchSpace:
         *,
         hierarchy: bool = True,
         by_gain: bool = False,
+        round_to: int = 1,
+        min_channels: int = 1,
     ) -> Selection:
-        """The candidates to remove for a target, most redundant first, never one that makes the network invalid.
+        """The groups to remove for a target, most redundant first, never one that makes the network invalid.
 
-        `rank` gives the redundancy of every candidate (high goes first), given those chosen so far. With `by_gain`
+        `rank` gives the redundancy of every group (high goes first), given those chosen so far. With `by_gain`
         redundancy is minus a price, and the best is the lowest price for each unit (structure, parameter, MAC) that
         the removal takes along: a larger structure may be worth more than it costs. With `hierarchy` off validity is
-        not asked for, as in DHSPG. Raises TargetError for a target that cannot be reached.
+        not asked for, as in DHSPG. Channels leave so that a layer keeps a multiple of `round_to` of them and at least
+        `min_channels`; in joint mode structures go first, channels make up the rest. Raises TargetError for a target
+        that cannot be reached.
         """
+        if self.mode != "erase":
+            return self._joint().choose(rank, target, Widths(round_to=round_to, at_least=min_channels))
         return choose(
             self.removal_state(), self.candidates, self.cost, rank, target, hierarchy=hierarchy, by_gain=by_gain
+        )
+
+    def _joint(self) -> JointSelection:
+        return JointSelection(
+            state=self.removal_state() if self.candidates else None,
+            structures=self.candidates,
+            channels=self.channels,
+            costs=self.parts.costs,
+            full=self.cost,
+            labels_of=self.labels_of,
         )
 
     @property
     def cost(self) -> Cost:
         """What the full model costs."""
         return Cost(params=self.params, macs=self.macs)
+
+    def _with_max_removable(self) -> SearchSpace:
+        """This space, and how much can certainly be removed."""
+        best = largest(self.removal_state(), self.candidates, self.cost) if self.candidates else _NOTHING
+        params, macs = best.params, best.macs
+        if self.mode != "erase":
+            least = self._joint().least()
+            params, macs = max(params, self.params - least.params), max(macs, self.macs - least.macs)
+        space = replace(self, max_removable=Removable(structures=best.structures, params=params, macs=macs))
+        space.__dict__["parts"] = self.parts
+        return space
 
     def bind(self, source: ModelSource | TraceGraph) -> SearchSpace:
         """This space with its model; raises SpaceError if the model is another one."""
@@ -174,32 +250,26 @@ def analyze(
 
     `protect` are patterns of tensor or node names: the operators that match one stay, and with them every structure
     whose removal would take one along. Raises UnsupportedOperatorError with `strict` where an operator is unknown,
-    ModelError for a model that cannot be read, SpaceError for a mode that there is not.
+    ModelError for a model that cannot be read.
     """
-    if mode != "erase":
-        raise SpaceError(f"mode {mode!r} is not built yet", fix="Use mode='erase', which removes whole structures.")
     graph = source if isinstance(source, TraceGraph) else TraceGraph.of(source)
-    rules = rules_of(graph)
-    unknown = tuple(sorted({n.op_type for n, rule in zip(graph.nodes, rules, strict=True) if rule is None}))
+    parts = SpaceParts(graph, sources=mode != "prune")
+    unknown = tuple(sorted({n.op_type for n, rule in zip(graph.nodes, parts.rules, strict=True) if rule is None}))
     if strict and unknown:
         raise UnsupportedOperatorError(
             f"unknown operators: {', '.join(unknown)}",
             fix="Without --strict they stay as they are, with all they touch.",
         )
-    coupling, joints = Coupling(graph, rules), Joints(graph, rules)
-    found = StructureFinder(graph, rules, coupling, joints).find()
     protected = _protected_nodes(graph, protect)
-    structures = tuple(_without(s, protected) for s in found)
-    candidates = tuple(s for s in structures if s.erasable)
-    cost = cost_of(graph, rules)
-    best = largest(RemovalState(graph, rules, joints, candidates, tuple(protected)), candidates, cost)
-    total, free = coupling.channel_groups()
-    return SearchSpace(
+    found = [] if mode == "prune" else StructureFinder(graph, parts.rules, parts.coupling, parts.joints).find()
+    total, free = parts.coupling.channel_groups()
+    cost = cost_of(graph, parts.rules)
+    space = SearchSpace(
         mode=mode,
-        structures=structures,
-        max_removable=Removable(structures=best.structures, params=best.params, macs=best.macs),
+        structures=tuple(_without(s, protected) for s in found),
+        max_removable=Removable(structures=0, params=0, macs=0),
         channel_groups=ChannelGroups(total=total, free=free),
-        frozen=coupling.frozen(),
+        frozen=parts.coupling.frozen(),
         protected=tuple(protected),
         unknown=unknown,
         params=cost.params,
@@ -207,6 +277,8 @@ def analyze(
         fingerprint=fingerprint_of(graph),
         graph=graph,
     )
+    space.__dict__["parts"] = parts
+    return space._with_max_removable()
 
 
 def fingerprint_of(graph: TraceGraph) -> str:

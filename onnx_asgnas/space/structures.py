@@ -343,7 +343,7 @@ class StructureFinder:
         proto = self._graph.nodes[node]
         written = self._coupling.book.tensors.get(proto.output[0])
         sizes = [self._graph.size(name) for name in proto.input]
-        if written is None or any(size is None for size in sizes):
+        if written is None or any(size is None for size in sizes) or any(a != axis for a in written.long):
             return None
         ends = np.cumsum([size[axis] for size in sizes if size is not None])
         ids = written.ids.reshape(-1)

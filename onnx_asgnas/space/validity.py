@@ -128,6 +128,11 @@ class RemovalState:
         """How many minimal structures are gone, chosen or dead."""
         return int(self._totals["minimal"])
 
+    @property
+    def computed(self) -> Sequence[bool]:
+        """Which nodes are still computed, in the graph's order."""
+        return self._computed
+
     def is_gone(self, tensor: str) -> bool:
         """Is nothing left that reads this tensor."""
         return not self._graph.is_output(tensor) and self._users.get(tensor, 0) == 0

@@ -1,5 +1,6 @@
 """Graph surgery: from a trained model with zero groups to the compact one."""
 
 from onnx_asgnas.surgery.construct import construct, zero_structures
+from onnx_asgnas.surgery.zeroing import zeroed
 
-__all__ = ["construct", "zero_structures"]
+__all__ = ["construct", "zero_structures", "zeroed"]

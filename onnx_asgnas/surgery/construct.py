@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,36 +14,53 @@ from onnx import numpy_helper
 
 from onnx_asgnas.errors import ConstructError
 from onnx_asgnas.graph import ModelSource, TraceGraph, remove_dead
+from onnx_asgnas.graph.normalise import read_by
 from onnx_asgnas.graph.runtime import random_inputs, run, session
-from onnx_asgnas.operators import rules_of
-from onnx_asgnas.space import Group, RemovalState, SearchSpace, Structure, analyze
-from onnx_asgnas.space.coupling import Coupling
+from onnx_asgnas.operators.labels import Kind, LabelBook
+from onnx_asgnas.space import Group, RemovalState, SearchSpace, analyze
+from onnx_asgnas.space.channel_selection import ChannelOrder, Widths
+from onnx_asgnas.surgery.sizes import SizeSurgery, leaving
 
 logger = logging.getLogger(__name__)
+
+_SMALL = 4096
+"""Initializers up to this many numbers are at hand where a model is copied without its weights."""
 
 
 def construct(source: ModelSource | TraceGraph, space: SearchSpace | None = None) -> onnx.ModelProto:
     """The compact model of a trained one, which gives the same output in exact arithmetic.
 
-    What is removed is read from the weights: the groups of the space that are exactly zero. Protected structures stay
-    even at zero. With nothing at zero the result is the normal form of the source; on its own result it removes
-    nothing. Without a `space` the model is analysed first. Raises SpaceError for the space of another model.
+    What is removed is read from the weights: the groups of the space that are exactly zero. Protected parts stay even
+    at zero, and so does the last channel of a layer. With nothing at zero the result is the normal form of the source;
+    on its own result it removes nothing. Without a `space` the model is analysed for both structures and channels.
+    Raises SpaceError for the space of another model.
     """
     graph = source if isinstance(source, TraceGraph) else TraceGraph.of(source)
-    space = analyze(graph) if space is None else space.bind(graph)
+    space = analyze(graph, mode="joint") if space is None else space.bind(graph)
     state, removed = _remove(space, graph)
-    if not removed:
+    gone = space.labels_of(removed)
+    if space.mode != "erase":
+        gone |= _zero_channels(space, graph, gone)
+    if not removed and not gone.any():
         return graph.model
-    logger.info("removing %s", ", ".join(s.tensor for s in removed))
-    model = _Surgery(graph, state, removed).perform()
+    logger.info("removing %d structures and %d channel labels", len(removed), int(gone.sum()))
+    model = _Surgery(graph, state, space.parts.coupling.book, gone).perform()
     _check(model)
     return model
+
+
+def _zero_channels(space: SearchSpace, graph: TraceGraph, gone: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The labels of the channel groups at zero, without the last channel of anything."""
+    channels = space.channels
+    zero = channels.at_zero(graph)
+    order = ChannelOrder(channels, zero.astype(np.float64), Widths(), gone)
+    return channels.labels(order.first(len(order)) & zero)
 
 
 def zero_structures(space: SearchSpace, graph: TraceGraph) -> tuple[int, ...]:
     """The candidates of the space whose group is exactly zero in the weights of this model."""
     whole: dict[str, bool] = {}
-    return tuple(at for at, group in enumerate(space.groups) if _is_zero(group, graph, whole))
+    return tuple(at for at, s in enumerate(space.candidates) if _is_zero(s.group, graph, whole))
 
 
 def _is_zero(group: Group, graph: TraceGraph, whole: dict[str, bool]) -> bool:
@@ -59,7 +76,7 @@ def _is_zero(group: Group, graph: TraceGraph, whole: dict[str, bool]) -> bool:
     return bool(group.slices)
 
 
-def _remove(space: SearchSpace, graph: TraceGraph) -> tuple[RemovalState, list[Structure]]:
+def _remove(space: SearchSpace, graph: TraceGraph) -> tuple[RemovalState, list[int]]:
     """Erase what is at zero: all of it if that is valid, else the largest structures first, as far as that goes."""
     candidates = space.candidates
     order = sorted(zero_structures(space, graph), key=lambda i: (-len(candidates[i].region), i))
@@ -77,26 +94,27 @@ def _remove(space: SearchSpace, graph: TraceGraph) -> tuple[RemovalState, list[S
             if not state.is_gone(candidates[index].tensor):
                 tensor = candidates[index].tensor
                 logger.warning("%s is at zero, but stays: without it the network would be cut through", tensor)
-    return state, [candidates[index] for index in removed]
+    return state, removed
 
 
 @dataclass(slots=True)
 class _Surgery:
-    """One operation: from the trace graph and what is removed to a new model."""
+    """One operation: from the trace graph, what is removed and which labels leave to a new model."""
 
     graph: TraceGraph
     state: RemovalState
-    removed: Sequence[Structure]
+    book: LabelBook
+    gone: NDArray[np.bool_]
 
     def perform(self) -> onnx.ModelProto:
         """Drop, bypass, fold, slice, resize, clean; the rest of the model stays as it was, to the byte."""
-        work = gs.import_onnx(self.graph.model)
+        work = gs.import_onnx(without_weights(self.graph.model))
         tensors = work.tensors()
         nodes = {node.name: node for node in work.nodes}
         self._drop_operands(nodes)
         changed = self._fold_constants(tensors)
-        changed |= self._slice(tensors)
-        changed |= self._shrink(nodes)
+        changed |= self._slice()
+        changed |= SizeSurgery(self.graph, nodes, self.gone).perform(self.book.sizes)
         self._bypass(work, nodes)
         work.cleanup()
         return self._assemble(work, changed)
@@ -140,94 +158,99 @@ class _Surgery:
 
     def _cut_channels(self, values: dict[str, NDArray[np.generic]]) -> None:
         """Take the channels that leave out of folded values."""
-        pieces = [p for s in self.removed for p in s.zeroed + s.cut if p.axis is not None]
-        if not pieces:
-            return
-        coupling = Coupling(self.graph, rules_of(self.graph))
-        gone = coupling.closure(
-            np.concatenate([coupling.labels_at(p.initializer, p.axis or 0, p.indices) for p in pieces])
-        )
         for name in values:
-            labelled = coupling.book.tensors.get(name)
-            for axis, count in enumerate(labelled.ids.shape if labelled is not None else ()):
-                if labelled is not None and count > 1:
-                    leaving = np.isin(labelled.ids.reshape(-1), gone)
-                    values[name] = np.delete(values[name], np.flatnonzero(leaving), axis=axis)
+            labelled = self.book.tensors.get(name)
+            for axis in () if labelled is None else labelled.long:
+                values[name] = values[name].compress(~leaving(labelled.along(axis), self.gone), axis=axis)
 
-    def _slice(self, tensors: dict[str, gs.Tensor]) -> dict[str, NDArray[np.generic]]:
-        cuts: dict[str, dict[int, set[int]]] = {}
-        for structure in self.removed:
-            for piece in structure.zeroed + structure.cut:
-                if piece.axis is not None and not self.state.is_gone(piece.initializer):
-                    cuts.setdefault(piece.initializer, {}).setdefault(piece.axis, set()).update(piece.indices)
-        changed = {}
-        for name, axes in cuts.items():
-            values = self.graph.array(name)
-            for axis, indices in axes.items():
-                values = np.delete(values, sorted(indices), axis=axis)
-            changed[name] = tensors[name].values = np.ascontiguousarray(values)
-        return changed
-
-    def _shrink(self, nodes: dict[str, gs.Node]) -> dict[str, NDArray[np.generic]]:
-        """Lengths that follow a cut. A constant may have other readers, so the shorter one is a new one."""
+    def _slice(self) -> dict[str, NDArray[np.generic]]:
         changed: dict[str, NDArray[np.generic]] = {}
-        for structure in self.removed:
-            for shrink in structure.shrinks:
-                node = nodes[shrink.node]
-                if shrink.attribute:
-                    node.attrs[shrink.attribute] -= shrink.by
-                    continue
-                name = f"{shrink.node}.input{shrink.input}"
-                values = np.array(changed.get(name, self._original(shrink.node, shrink.input)))
-                values[shrink.position] -= shrink.by
-                changed[name] = values
-                node.inputs[shrink.input] = gs.Constant(name, values)
+        for axis in self.book.axes.values():
+            lost = self.gone[axis.start : axis.start + axis.length]
+            if Kind.SOURCE in axis.kind or not lost.any() or self.state.is_gone(axis.owner):
+                continue
+            values = changed[axis.owner] if axis.owner in changed else self.graph.array(axis.owner)
+            changed[axis.owner] = np.ascontiguousarray(values.compress(~lost, axis=axis.axis))
         return changed
-
-    def _original(self, node: str, position: int) -> NDArray[np.generic]:
-        proto = next(n for n in self.graph.nodes if n.name == node)
-        return self.graph.array(proto.input[position])
 
     def _assemble(self, work: gs.Graph, changed: dict[str, NDArray[np.generic]]) -> onnx.ModelProto:
         """The source's own protos with what was changed: graph surgeon does not keep metadata and doc strings."""
-        model = onnx.ModelProto()
-        model.CopyFrom(self.graph.model)
-        originals = {node.name: node for node in self.graph.nodes}
+        model = without_weights(self.graph.model)
+        graph = model.graph
         kept = {node.name: node for node in work.nodes}
-        del model.graph.node[:]
-        for name, original in originals.items():
-            if name not in kept:
-                continue
-            node = model.graph.node.add()
-            node.CopyFrom(original)
-            node.op_type = kept[name].op
-            del node.input[:]
-            node.input.extend(tensor.name for tensor in kept[name].inputs)
-            _set_attributes(node, kept[name].attrs)
+        del graph.node[:], graph.input[:], graph.initializer[:]
+        graph.input.extend(v for v in self.graph.model.graph.input)
+        for original in self.graph.nodes:
+            if original.name in kept:
+                graph.node.append(_rewired(original, kept[original.name]))
+        read = {name for node in graph.node for name in read_by(node)} | {value.name for value in graph.output}
+        for name, tensor in self.graph.initializers.items():
+            if name in read and name not in changed:
+                graph.initializer.append(tensor)
         for name, values in changed.items():
-            for tensor in [t for t in model.graph.initializer if t.name == name]:
-                model.graph.initializer.remove(tensor)
-            model.graph.initializer.append(numpy_helper.from_array(values, name))
-        remove_dead(model.graph)
-        had_value_info = len(model.graph.value_info) > 0
-        del model.graph.value_info[:]
-        return onnx.shape_inference.infer_shapes(model) if had_value_info else model
+            if name in read:
+                graph.initializer.append(numpy_helper.from_array(values, name))
+        remove_dead(graph)
+        if graph.value_info:
+            del graph.value_info[:]
+            graph.value_info.extend(onnx.shape_inference.infer_shapes(without_weights(model)).graph.value_info)
+        return model
+
+
+def _rewired(original: onnx.NodeProto, kept: gs.Node) -> onnx.NodeProto:
+    node = onnx.NodeProto()
+    node.CopyFrom(original)
+    node.op_type = kept.op
+    del node.input[:]
+    node.input.extend(tensor.name for tensor in kept.inputs)
+    _set_attributes(node, kept.attrs)
+    return node
 
 
 def _set_attributes(node: onnx.NodeProto, attributes: dict[str, object]) -> None:
-    """Take over what surgery changed: whole numbers, and attributes that went."""
-    gone = [a for a in node.attribute if a.name not in attributes]
-    for attribute in gone:
+    """Take over what surgery changed: whole numbers and lists of them, and attributes that came or went."""
+    for attribute in [a for a in node.attribute if a.name not in attributes]:
         node.attribute.remove(attribute)
     for attribute in node.attribute:
         value = attributes[attribute.name]
         if attribute.type == onnx.AttributeProto.INT and isinstance(value, int):
             attribute.i = value
+        elif attribute.type == onnx.AttributeProto.INTS and list(attribute.ints) != value:
+            attribute.ints[:] = value
+    known = {attribute.name for attribute in node.attribute}
+    node.attribute.extend(onnx.helper.make_attribute(k, v) for k, v in attributes.items() if k not in known)
+
+
+def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in which initializers of more than a few numbers are inputs: quick to copy, to check and to infer."""
+    copy = onnx.ModelProto()
+    for field, value in model.ListFields():
+        if field.name != "graph":
+            _copy_field(copy, field.name, value)
+    for field, value in model.graph.ListFields():
+        if field.name != "initializer":
+            _copy_field(copy.graph, field.name, value)
+    inputs = {value.name for value in model.graph.input}
+    for tensor in model.graph.initializer:
+        if int(np.prod(tensor.dims, dtype=np.int64)) <= _SMALL:
+            copy.graph.initializer.append(tensor)
+        elif tensor.name not in inputs:
+            copy.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    return copy
+
+
+def _copy_field(message: Any, name: str, value: Any) -> None:
+    """Set one field of a message, whatever kind it is."""
+    field = getattr(message, name)
+    if hasattr(field, "MergeFrom"):
+        field.MergeFrom(value)
+    else:
+        setattr(message, name, value)
 
 
 def _check(model: onnx.ModelProto) -> None:
     try:
-        onnx.checker.check_model(model, full_check=True)
+        onnx.checker.check_model(without_weights(model), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         first = str(error).strip().splitlines()[0]
         raise ConstructError(f"surgery gave an invalid model: {first}", fix="Please report this model.") from error

@@ -1,0 +1,155 @@
+"""Where labels meet: operands that are broadcast against each other.
+
+An activation carries one array of labels. Where that is not enough (labels of two operands on different axes), what
+lies along the inner axes is mixed and only the outermost keeps its labels: heads leave rather than parts of all heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+
+import numpy as np
+
+from onnx_asgnas.operators.labels import Bits, Ids, Kind, LabelFlow, Labelled
+from onnx_asgnas.operators.registry import ZeroRule
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """Labels with as many axes as the result of a broadcast, and the operand's own sizes along them."""
+
+    labels: Labelled
+    size: tuple[int, ...]
+
+
+def broadcast(
+    flow: LabelFlow,
+    positions: Sequence[int],
+    zero_rule: ZeroRule,
+    *,
+    trained: Collection[int] = (),
+    kind: Kind = Kind.CUT,
+) -> None:
+    """An elementwise operator: labels at the same place are tied, and a weight is cut where an activation's are.
+
+    `zero_rule` says when the output is zero. `trained` are the positions of weights that train, `kind` how their slices
+    leave; other weights are only cut. What the labels meet that has none (a mask, a rotary table) mixes them along that
+    axis.
+    """
+    sizes = [flow.size(p) for p in positions]
+    known = [size for size in sizes if size is not None]
+    if len(known) < len(sizes):
+        flow.freeze_inputs("the shape of an operand is unknown")
+        return
+    rank = max(len(size) for size in known)
+    full = [(1,) * (rank - len(size)) + size for size in known]
+    operands = [None if flow.is_weight(p) else _operand(flow, p, size) for p, size in zip(positions, full, strict=True)]
+    result = reduce(lambda one, two: meet(flow, one, two), [o for o in operands if o is not None])
+    bits = [None if operand is None else operand.labels.zero for operand in operands]
+    for place, position in enumerate(positions):
+        if operands[place] is None:
+            role = kind if position in trained else None
+            result, bits[place] = _with_weight(flow, position, full[place], result, role)
+    if result.labels.any:
+        shape = result.labels.ids.shape
+        flow.write(Labelled(result.labels.ids, combine([_fitted(b, shape) for b in bits if b is not None], zero_rule)))
+
+
+def combine(bits: Sequence[Bits], rule: ZeroRule) -> Bits:
+    """A rule for one place, at every place of arrays of one shape."""
+    if rule is all or rule is any:
+        return np.logical_and.reduce(bits) if rule is all else np.logical_or.reduce(bits)
+    code = np.zeros(bits[0].shape, np.int64)
+    for bit, array in enumerate(bits):
+        code |= array.astype(np.int64) << bit
+    found = {value: rule(tuple(bool(value >> b & 1) for b in range(len(bits)))) for value in np.unique(code).tolist()}
+    result = np.zeros(code.shape, bool)
+    for value, zero in found.items():
+        result[code == value] = zero
+    return result
+
+
+def _fitted(bits: Bits, shape: tuple[int, ...]) -> Bits:
+    """Bits of an operand at the places of the result; where axes were mixed, all of them count."""
+    long = tuple(axis for axis, n in enumerate(bits.shape) if n > 1 and shape[axis] == 1)
+    if long:
+        bits = bits.all(axis=long, keepdims=True)
+    return np.broadcast_to(bits, shape)
+
+
+def _operand(flow: LabelFlow, position: int, size: tuple[int, ...]) -> Operand:
+    lead = (1,) * (len(size) - flow.read(position).ids.ndim)
+    return Operand(flow.read(position).map(lambda array: array.reshape(lead + array.shape)), size)
+
+
+def meet(flow: LabelFlow, one: Operand, two: Operand) -> Operand:
+    """Tie two operands place by place; along an axis where only one of them is labelled, that one is mixed."""
+    reason = f"{flow.node.op_type} with an operand whose channels cannot leave"
+    for axis in range(len(one.size)):
+        a, b = one.labels.ids.shape[axis] > 1, two.labels.ids.shape[axis] > 1
+        if a and not b and two.size[axis] > 1:
+            one = replace(one, labels=_mixed(flow, one.labels, axis, two.labels, reason))
+        elif b and not a and one.size[axis] > 1:
+            two = replace(two, labels=_mixed(flow, two.labels, axis, one.labels, reason))
+    size = tuple(max(a, b) for a, b in zip(one.size, two.size, strict=True))
+    shape = np.broadcast_shapes(one.labels.ids.shape, two.labels.ids.shape)
+    first, second = (np.broadcast_to(o.labels.ids, shape) for o in (one, two))
+    zero = np.broadcast_to(one.labels.zero, shape) & np.broadcast_to(two.labels.zero, shape)
+    if one.labels.any and two.labels.any:
+        both = (first >= 0) & (second >= 0)
+        flow.book.ties.append((first[both], second[both]))
+        for own, other, operand in ((first, second, two), (second, first, one)):
+            if _covers(operand, shape):
+                flow.freeze(own[(own >= 0) & (other < 0)], reason)
+    return Operand(Labelled(np.where(first >= 0, first, second), zero), size)
+
+
+def _mixed(flow: LabelFlow, found: Labelled, axis: int, other: Labelled, reason: str) -> Labelled:
+    flow.book.conflict |= other.any
+    return flow.mix(found, (axis,), reason)
+
+
+def _covers(operand: Operand, shape: tuple[int, ...]) -> bool:
+    """Has the operand data of its own along some axis on which the labels vary."""
+    return any(n > 1 and operand.size[axis] > 1 for axis, n in enumerate(shape))
+
+
+def _with_weight(
+    flow: LabelFlow, position: int, size: tuple[int, ...], result: Operand, kind: Kind | None
+) -> tuple[Operand, Bits]:
+    """The result with a weight beside it, and whether the weight is zero there; `kind` is None where it does not train.
+
+    It is cut along the outermost axis on which the labels vary; where the labels lie elsewhere in it, they are mixed.
+    Where the activations have size 1 and no labels, the labels of a weight that trains go on.
+    """
+    labels, rank = result.labels, len(size)
+    larger = tuple(max(a, b) for a, b in zip(result.size, size, strict=True))
+    zero = np.full((1,) * rank, _is_zero_scalar(flow, position, size))
+    if not labels.any:
+        free = [axis for axis, n in enumerate(size) if n > 1 and result.size[axis] == 1]
+        if not free or kind is None:
+            return replace(result, size=larger), zero
+        own = _along(flow.weight_axis(position, free[0] - rank, Kind.PRODUCED), free[0], rank)
+        return Operand(Labelled.of(own, False), larger), own >= 0
+    within = [axis for axis in labels.long if size[axis] > 1]
+    keep, reason = labels.long[0], f"{flow.node.op_type} with a weight that has no such axis"
+    if within:
+        labels = flow.mix(labels, labels.long[1:] if keep in within else within, reason)
+    if keep in within and labels.any:
+        own = _along(flow.weight_axis(position, keep - rank, kind or Kind.CUT), keep, rank)
+        flow.tie(labels.ids, own, f"{flow.node.op_type} with an operand whose channels cannot leave")
+        zero = (own >= 0) & (kind is not None and kind is not Kind.CUT)
+    return Operand(labels, larger), zero
+
+
+def _is_zero_scalar(flow: LabelFlow, position: int, size: tuple[int, ...]) -> bool:
+    name, graph = flow.node.input[position], flow.book.graph
+    return all(n == 1 for n in size) and name in graph.initializers and not graph.array(name).any()
+
+
+def _along(ids: Ids, axis: int, rank: int) -> Ids:
+    shape = [1] * rank
+    shape[axis] = len(ids)
+    return ids.reshape(shape)

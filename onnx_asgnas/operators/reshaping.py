@@ -1,0 +1,142 @@
+"""Labels through a Reshape: axes are matched by equal products, and only those that carry labels are expanded.
+
+The axes before and after are cut into common factors: [N, C, H, W] to [N, G, C/G·H·W] has the factors N, G, C/G, H, W.
+A factor of an unlabelled axis has size 1 in the labels, so nothing is spread over images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_asgnas.operators.labels import LabelFlow, Labelled
+
+_LARGEST = 65_536
+"""Labels that a merge with unlabelled axes would spread over more places than this are mixed instead."""
+
+Sizes = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Factors:
+    """The common factors of two shapes: their sizes, and which of them make up each axis before and after."""
+
+    sizes: tuple[int, ...]
+    before: tuple[tuple[int, ...], ...]
+    after: tuple[tuple[int, ...], ...]
+
+
+def common_factors(source: Sizes, target: Sizes) -> Factors | None:
+    """The coarsest factors that both shapes are products of; None where their boundaries do not divide each other."""
+    bounds = sorted({1, *np.cumprod(source).tolist(), *np.cumprod(target).tolist()})
+    if any(high % low for low, high in pairwise(bounds)):
+        return None
+    sizes = tuple(high // low for low, high in pairwise(bounds))
+    place = {bound: at for at, bound in enumerate(bounds)}
+
+    def axes(shape: Sizes) -> tuple[tuple[int, ...], ...]:
+        ends = [1, *np.cumprod(shape).tolist()]
+        return tuple(tuple(range(place[a], place[b])) for a, b in pairwise(ends))
+
+    return Factors(sizes, axes(source), axes(target))
+
+
+def reshape_labels(
+    flow: LabelFlow, found: Labelled, source: Sizes, target: Sizes, open_axes: Sequence[bool]
+) -> Labelled:
+    """The labels of a Reshape's output; `open_axes` tells of the source's axes whether their length is open.
+
+    A labelled axis that is merged with unlabelled ones is spread over them where they are few and fixed; where they are
+    not, what lies beside them is mixed, so that the result does not depend on their lengths.
+    """
+    if 0 in source or prod(source) != prod(target):
+        flow.freeze(found.ids, f"{flow.node.op_type} of a shape that is not known")
+        return Labelled.none(len(target))
+    begin, end = _labelled_part(found, source, target)
+    part = common_factors(source[begin[0] : end[0]], target[begin[1] : end[1]])
+    if part is None:
+        flow.freeze(found.ids, f"{flow.node.op_type} cuts them into parts that do not divide each other")
+        return Labelled.none(len(target))
+    inner = found.map(lambda array: array.reshape(array.shape[begin[0] : end[0]]))
+    factored = inner.map(lambda array: array.reshape(_factor_shape(array, part)))
+    mixed = _mixed_factors(part, factored, open_axes[begin[0] : end[0]])
+    if mixed:
+        reason = f"{flow.node.op_type} merges them with an axis of many or open positions"
+        factored = flow.mix(factored, mixed, reason)
+        if not factored.any:
+            return Labelled.none(len(target))
+    lead, trail = (1,) * begin[1], (1,) * (len(target) - end[1])
+    merged = factored.map(lambda array: _merged(array, part))
+    return _trimmed(merged.map(lambda array: array.reshape(lead + array.shape + trail)))
+
+
+def _labelled_part(found: Labelled, source: Sizes, target: Sizes) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The run of axes, before and after, that holds all labelled ones: (begin before, begin after), (end, end)."""
+    first, last = found.long[0], found.long[-1]
+    begin, end = (0, 0), (len(source), len(target))
+    for i, j in _cuts(source, target):
+        if i <= first:
+            begin = (i, j)
+    for i, j in reversed(_cuts(source, target)):
+        if i > last:
+            end = (i, j)
+    return begin, end
+
+
+def _cuts(source: Sizes, target: Sizes) -> list[tuple[int, int]]:
+    """Where a run of axes of one shape ends together with a run of the other."""
+    ends: dict[int, int] = {}
+    for j, product in enumerate(np.cumprod((1, *target)).tolist()):
+        ends.setdefault(product, j)
+    found = []
+    for i, product in enumerate(np.cumprod((1, *source)).tolist()):
+        if product in ends and (not found or found[-1][1] != ends[product]):
+            found.append((i, ends[product]))
+    return found
+
+
+def _factor_shape(array: NDArray[np.generic], factors: Factors) -> list[int]:
+    shape = [1] * len(factors.sizes)
+    for axis, own in enumerate(factors.before):
+        if array.shape[axis] > 1:
+            for f in own:
+                shape[f] = factors.sizes[f]
+    return shape
+
+
+def _mixed_factors(factors: Factors, found: Labelled, open_axes: Sequence[bool]) -> list[int]:
+    """The labelled factors that would be merged with unlabelled ones that are many or open."""
+    is_open = {f for axis, own in enumerate(factors.before) if open_axes[axis] for f in own}
+    labelled = set(found.long)
+    mixed = []
+    for own in factors.after:
+        plain = [f for f in own if f not in labelled]
+        if plain and labelled.intersection(own):
+            spread = prod(factors.sizes[f] for f in own)
+            if is_open.intersection(plain) or spread > _LARGEST:
+                mixed += [f for f in own if f in labelled]
+    return mixed
+
+
+def _merged(array: NDArray[np.generic], factors: Factors) -> NDArray[np.generic]:
+    """The factors that make up each axis merged into it, spread where only some of them vary."""
+    whole = list(array.shape)
+    for own in factors.after:
+        if any(array.shape[f] > 1 for f in own):
+            for f in own:
+                whole[f] = factors.sizes[f]
+    return np.broadcast_to(array, whole).reshape([prod(whole[f] for f in own) for own in factors.after])
+
+
+def _trimmed(found: Labelled) -> Labelled:
+    """Labels that do not vary along an axis need no length there, as long as they vary along another."""
+    for axis in found.long:
+        same = (found.ids == found.ids.take([0], axis)).all() and (found.zero == found.zero.take([0], axis)).all()
+        if same and len(found.long) > 1:
+            found = found.map(lambda array, a=axis: array.take([0], a))  # type: ignore[misc]
+    return found

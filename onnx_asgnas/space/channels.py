@@ -1,0 +1,180 @@
+"""The channel groups that may leave, as arrays: which group each index of each initializer axis belongs to."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from onnx_asgnas.graph import TraceGraph
+from onnx_asgnas.operators.labels import Ids, Kind, LabelledAxis
+from onnx_asgnas.space.coupling import Coupling
+from onnx_asgnas.space.structures import Group, Slice
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Member:
+    """An initializer axis on which a family of channel groups has slices, and the operators that read it."""
+
+    initializer: str
+    axis: int
+    kind: str
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChannelFamily:
+    """The channel groups that the outputs of one layer form, or of several whose outputs are added.
+
+    `groups` leave together or one by one, `free` counts those that may leave. `params` and `macs` are what the network
+    loses with all its free groups, each multiply-accumulate counted where it is done.
+    """
+
+    name: str
+    groups: int
+    free: int
+    channels: int
+    members: tuple[Member, ...]
+    reasons: tuple[str, ...]
+    params: int
+    macs: int
+
+
+class Channels:
+    """The free channel groups of a network: `count` of them, by number.
+
+    `number` gives the group of each label, -1 for labels that stay. Only groups of which some operator produces the
+    channels count, and none that `protected` nodes read or give.
+    """
+
+    def __init__(self, coupling: Coupling, protected: Iterable[str] = ()) -> None:
+        self.coupling = coupling
+        stays = coupling.frozen_groups.copy()
+        stays[coupling.group[_labels_around(coupling, frozenset(protected))]] = True
+        produced = np.zeros(coupling.count, bool)
+        produced[coupling.group[coupling.produced]] = True
+        free = produced & ~stays
+        numbers = np.where(free, np.cumsum(free) - 1, -1)
+        self.count = int(free.sum())
+        self.number: Ids = numbers[coupling.group] if len(coupling.group) else np.zeros(0, np.int64)
+
+    @property
+    def graph(self) -> TraceGraph:
+        """The network."""
+        return self.coupling.graph
+
+    @cached_property
+    def axes(self) -> list[LabelledAxis]:
+        """The initializer axes on which some free group has slices."""
+        axes = [axis for axis in self.coupling.book.axes.values() if Kind.SOURCE not in axis.kind]
+        return [axis for axis in axes if (self.numbers_on(axis) >= 0).any()]
+
+    def numbers_on(self, axis: LabelledAxis) -> Ids:
+        """The group of each index of an axis."""
+        return self.number[axis.start : axis.start + axis.length]
+
+    def labels(self, chosen: Mask) -> Mask:
+        """Which labels leave with these groups, bool [labels]."""
+        return np.append(chosen, False)[self.number]
+
+    @cached_property
+    def segments(self) -> tuple[Ids, Ids]:
+        """The labels of each tensor that must keep one, in a row, and where each tensor begins."""
+        return self.coupling.grouping.segments
+
+    @cached_property
+    def family_of(self) -> Ids:
+        """The family of each group: groups of one producing axis, and of those that share a group with it."""
+        produced = [axis for axis in self.axes if Kind.PRODUCED in axis.kind]
+        firsts, others = [], []
+        for axis in produced:
+            numbers = self.numbers_on(axis)
+            numbers = numbers[numbers >= 0]
+            firsts.append(np.full(len(numbers), numbers[0]))
+            others.append(numbers)
+        if not firsts:
+            return np.zeros(0, np.int64)
+        first, other = np.concatenate(firsts), np.concatenate(others)
+        matrix = coo_array((np.ones(len(first), np.int8), (first, other)), shape=(self.count, self.count))
+        return connected_components(matrix, directed=False)[1].astype(np.int64)
+
+    @cached_property
+    def width(self) -> Ids:
+        """How many indices of its widest producing axis each group takes: one, or as many as a head has."""
+        width = np.ones(self.count, np.int64)
+        for axis in self.axes:
+            if Kind.PRODUCED in axis.kind:
+                numbers = self.numbers_on(axis)
+                width = np.maximum(width, np.bincount(numbers[numbers >= 0], minlength=self.count))
+        return width
+
+    def norms_squared(self, graph: TraceGraph) -> tuple[NDArray[np.float64], Ids]:
+        """‖x_g‖² of the zeroed variables of each group in the weights of a model, and how many these are."""
+        sums, sizes = np.zeros(self.count), np.zeros(self.count, np.int64)
+        for axis in self.axes:
+            if not axis.zeroed:
+                continue
+            numbers = self.numbers_on(axis)
+            values = graph.array(axis.owner)
+            flat = np.moveaxis(values, axis.axis, 0).reshape(axis.length, -1).astype(np.float64, copy=False)
+            here = numbers >= 0
+            sums += np.bincount(numbers[here], np.einsum("ij,ij->i", flat, flat)[here], minlength=self.count)
+            sizes += np.bincount(numbers[here], minlength=self.count) * flat.shape[1]
+        return sums, sizes
+
+    def at_zero(self, graph: TraceGraph) -> Mask:
+        """Which groups are exactly zero in the weights of a model."""
+        alive = np.zeros(self.count + 1, bool)
+        for axis in self.axes:
+            if axis.zeroed:
+                values = graph.array(axis.owner)
+                others = tuple(a for a in range(values.ndim) if a != axis.axis)
+                alive[self.numbers_on(axis)[(values != self.zero_of(axis.owner)).any(axis=others)]] = True
+        return ~alive[:-1]
+
+    def zero_of(self, name: str) -> int:
+        """What stands for zero in an initializer: the zero point, where it is quantised."""
+        return 0
+
+    def groups(self) -> tuple[Group, ...]:
+        """Each group's zeroed slices; named after the first of them."""
+        slices: defaultdict[int, list[Slice]] = defaultdict(list)
+        for axis in self.axes:
+            if axis.zeroed:
+                numbers = self.numbers_on(axis)
+                order = np.argsort(numbers, kind="stable")
+                order = order[numbers[order] >= 0]
+                found, first = np.unique(numbers[order], return_index=True)
+                for number, indices in zip(found.tolist(), np.split(order, first[1:]), strict=True):
+                    slices[number].append(Slice(initializer=axis.owner, axis=axis.axis, indices=tuple(indices.tolist())))
+        return tuple(
+            Group(name=f"{slices[g][0].initializer}[{slices[g][0].axis}:{slices[g][0].indices[0]}]", slices=tuple(slices[g]))
+            for g in range(self.count)
+        )
+
+
+def _labels_around(coupling: Coupling, names: frozenset[str]) -> Ids:
+    """The labels of what these nodes give, and of the initializers that they read."""
+    graph, found = coupling.graph, [np.zeros(0, np.int64)]
+    if not names:
+        return found[0]
+    for node in graph.nodes:
+        if node.name not in names:
+            continue
+        for name in node.output:
+            if name in coupling.book.tensors:
+                found.append(coupling.book.tensors[name].ids.reshape(-1))
+        for name in node.input:
+            for axis in range(len(graph.initializers[name].dims) if name in graph.initializers else 0):
+                if (name, axis) in coupling.book.axes and Kind.CUT not in coupling.book.axes[name, axis].kind:
+                    found.append(coupling.book.axes[name, axis].labels)
+    labels = np.concatenate(found)
+    return labels[labels >= 0]
