@@ -115,12 +115,11 @@ def gemm(op: Op) -> Rule:
     """https://onnx.ai/onnx/operators/onnx__Gemm.html"""
     one = Side(0, "km" if op.attribute("transA", 0) else "mk")
     two = Side(1, "nk" if op.attribute("transB", 0) else "kn")
-    weight = op.size(1)
     return Rule(
         labels=lambda flow: contract(flow, one, two, "mn", bias=2 if op.has(2) else None),
         zero=_product_and_bias,
         parameters={position: "weight" for position in (0, 1) if op.is_weight(position)} | {2: "bias"},
-        macs=elements(weight) if op.is_weight(1) else elements(op.size(0)) * (op.output_size() or (0,))[-1],
+        macs=elements(op.size(0)) * (op.output_size() or (0,))[-1],
     )
 
 

@@ -97,7 +97,7 @@ class ChannelOrder:
         channels = self._channels
         stays = np.zeros(channels.count, bool)
         labels, starts = channels.segments
-        if len(starts):
+        if len(starts) and channels.count:
             numbers = np.where(gone[labels], -2, channels.number[labels])
             ranks = np.where(numbers >= 0, rank[np.maximum(numbers, 0)], np.where(numbers == -1, len(rank), -1))
             last = np.maximum.reduceat(ranks, starts)

@@ -170,6 +170,8 @@ def _propagate(
 ) -> LabelBook:
     book = LabelBook(graph, rules, ignored, sources=sources)
     for index, rule in enumerate(rules):
+        if graph.activations.isdisjoint(graph.reads[index]):
+            continue  # weights are followed back from where they are read
         flow = LabelFlow(book, index)
         notes = len(book.ties), len(book.freezes)
         if rule is None:
@@ -193,8 +195,11 @@ def _propagate(
 
 def _keep_what_is_lost(flow: LabelFlow) -> None:
     """Labels that an operator neither passes on nor settles stay."""
-    if not any(name in flow.book.tensors for name in flow.node.output):
-        flow.freeze_inputs(f"{flow.node.op_type} does not say where its channels go")
+    tensors = flow.book.tensors
+    if not any(name in tensors for name in flow.node.output):
+        for name in flow.book.graph.reads[flow.index]:
+            if name in tensors:
+                flow.freeze(tensors[name].ids, f"{flow.node.op_type} does not say where its channels go")
 
 
 def _gather(by_group: Mapping[int, Sequence[Item]], groups: Ids) -> Iterable[Item]:
