@@ -1,16 +1,17 @@
-"""Shapes of every tensor, and the values of shape arithmetic, at two bindings of the symbolic dimensions.
+"""Shapes of every tensor, and the values of shape arithmetic, at several bindings of the open dimensions.
 
-A dimension that the model leaves open (batch, length, size) is bound to one number and then to another. What comes out
-equal both times does not depend on it: a shape entry is then a number, a value of shape arithmetic is then a constant.
-A third binding, odd sizes that no two dimensions share, catches what is equal by chance (N // 4 is zero at one and at
-two, height % 32 at 64 and at 96). A network may refuse such sizes; where it does, the first two decide.
+What comes out equal at all bindings does not depend on an open dimension: a shape entry is then a number, a value of
+shape arithmetic is then a constant. A network may refuse the odd sizes of the third binding; where it does, the first
+two decide.
+
+Blocks repeat, so what a node gives is remembered by its operator, attributes and facts of its inputs. The usual
+operators have rules here (`shape_rules`, `arithmetic`); onnx's inference and reference evaluator do the rest.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 import onnx
@@ -18,242 +19,322 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from onnx_asgnas.graph import arithmetic, shape_rules
+from onnx_asgnas.graph.bindings import OpenDimensions
+from onnx_asgnas.graph.facts import ABSENT, SMALL, UNKNOWN, Array, Fact, FactTable, elements
+from onnx_asgnas.graph.nodes import has_subgraph, is_standard, read_by
+
+__all__ = ["Shape", "ShapeInference", "elements"]
+
 logger = logging.getLogger(__name__)
 
-Shape = tuple[int | None, ...]
+Shape = tuple["int | None", ...]
+Facts = tuple[Fact, ...]
+"""Of one tensor at each binding, or of several tensors at one."""
 
-_BATCH = (1, 2)
-"""Sizes that an open first dimension is bound to."""
-_OTHER = (64, 96)
-"""Sizes that any other open dimension is bound to: multiples of the usual strides."""
-_PRIMES = (67, 71, 73, 79, 83, 89, 97, 101, 103, 107, 109, 113, 127, 131, 137, 139, 149, 151, 157, 163, 167, 173, 179)
-"""Sizes of open dimensions in the third binding, a different one for each as far as they reach."""
 _SCALES = 8
 """Float initializers up to this size (the scales of a Resize) are shown to shape inference, but never evaluated."""
-_SMALL = 4096
-"""Largest number of elements that counts as shape arithmetic; more is data and is never evaluated."""
-
-
-@dataclass(slots=True)
-class Binding:
-    """What is known at one binding: tensor types by name (a missing name is unknown), and values of small tensors."""
-
-    types: dict[str, onnx.TypeProto] = field(default_factory=dict)
-    values: dict[str, NDArray[np.generic]] = field(default_factory=dict)
-
-    def shape(self, name: str) -> tuple[int, ...] | None:
-        """The shape of a tensor with every dimension a number, or None where that is not known."""
-        kind = self.types.get(name)
-        if kind is None or not kind.HasField("tensor_type") or not kind.tensor_type.HasField("shape"):
-            return None
-        dims = kind.tensor_type.shape.dim
-        return tuple(d.dim_value for d in dims) if all(d.HasField("dim_value") for d in dims) else None
-
-
-class ShapeInference:
-    """Node-by-node inference in topological order, at both bindings at once.
-
-    Weights stay out of it: float initializers are known by type only, so a parameter is never mistaken for a constant.
-    The exception are `constants`, which the source wrote as such: scales of a Resize, or the bias that is not there.
-    """
-
-    def __init__(self, model: onnx.ModelProto, constants: Collection[str] = ()) -> None:
-        self._opsets = {o.domain or "": o.version for o in model.opset_import}
-        self._imports = list(model.opset_import)
-        self._ir_version = model.ir_version
-        weights = {t.name for t in model.graph.initializer}
-        inputs = [value for value in model.graph.input if value.name not in weights]
-        first, second, third = Binding(), Binding(), Binding()
-        if not any(_is_open(dim) for value in inputs for dim in value.type.tensor_type.shape.dim):
-            second = third = first
-        self.bindings = (first, second)
-        self._probe = third
-        self._distinct = tuple({id(binding): binding for binding in (first, second, third)}.values())
-        self._scales: dict[str, onnx.TensorProto] = {}
-        for tensor in model.graph.initializer:
-            self.add_initializer(tensor)
-            if tensor.name in constants and elements(tuple(tensor.dims)) <= _SMALL:
-                self.add_constant(tensor.name, numpy_helper.to_array(tensor))
-        symbols: dict[str, int] = {}
-        for value in inputs:
-            third.types[value.name] = _bind(value.type, lambda axis, symbol: _prime(symbols, axis, symbol))
-            second.types[value.name] = _bind(value.type, lambda axis, _: (_OTHER if axis else _BATCH)[1])
-            first.types[value.name] = _bind(value.type, lambda axis, _: (_OTHER if axis else _BATCH)[0])
-
-    def add_initializer(self, tensor: onnx.TensorProto) -> None:
-        """Make an initializer known: its type, and its value where it is small and no float."""
-        kind = onnx.helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims))
-        value = numpy_helper.to_array(tensor) if _is_shape_data(tensor) else None
-        if tensor.data_type == onnx.TensorProto.FLOAT and elements(tuple(tensor.dims)) <= _SCALES:
-            self._scales[tensor.name] = tensor
-        for binding in self._distinct:
-            binding.types[tensor.name] = kind
-            if value is not None:
-                binding.values[tensor.name] = value
-
-    def add_constant(self, name: str, value: NDArray[np.generic]) -> None:
-        """Make a tensor known by value at both bindings."""
-        kind = onnx.helper.make_tensor_type_proto(onnx.helper.np_dtype_to_tensor_dtype(value.dtype), list(value.shape))
-        for binding in self._distinct:
-            binding.types[name] = kind
-            if value.size <= _SMALL:
-                binding.values[name] = value
-
-    def step(self, node: onnx.NodeProto) -> None:
-        """Infer the outputs of one node whose inputs have been seen."""
-        for binding in self._distinct:
-            if not self._evaluate(node, binding):
-                self._infer(node, binding)
-
-    def constant(self, name: str) -> NDArray[np.generic] | None:
-        """The value of a tensor where it is known and the same at both bindings."""
-        first, second = (b.values.get(name) for b in self.bindings)
-        if first is None or second is None:
-            return None
-        others = [second] + [value for value in [self._probe.values.get(name)] if value is not None]
-        return first if all(_same(first, other) for other in others) else None
-
-    def varying(self, name: str) -> NDArray[np.bool_] | None:
-        """Which entries of a known tensor depend on an open dimension; None where it is unknown, or its shape does."""
-        first, second = (b.values.get(name) for b in self.bindings)
-        if first is None or second is None or first.shape != second.shape:
-            return None
-        probe = self._probe.values.get(name, first)
-        return (first != second) | (first != probe) if probe.shape == first.shape else None
-
-    def copies(self, name: str, position: int, tensor: str, axis: int) -> bool:
-        """Is this entry of a known tensor the length of that axis, whatever the open dimensions are."""
-        for binding in self._distinct:
-            value, shape = binding.values.get(name), binding.shape(tensor)
-            if value is None or shape is None:
-                if binding is not self._probe:
-                    return False
-            elif axis >= len(shape) or value[position] != shape[axis]:
-                return False
-        return True
-
-    def shape(self, name: str) -> Shape | None:
-        """The shape of a tensor, None for a dimension that differs between the bindings; None at unknown rank."""
-        first, second = (b.shape(name) for b in self.bindings)
-        if first is None or second is None or len(first) != len(second):
-            return None
-        third = self._probe.shape(name)
-        if third is None or len(third) != len(first):
-            third = first
-        return tuple(a if a == b == c else None for a, b, c in zip(first, second, third, strict=True))
-
-    def _evaluate(self, node: onnx.NodeProto, binding: Binding) -> bool:
-        """Compute the outputs of shape arithmetic; False for any other node, which is then to be inferred."""
-        if node.op_type in ("Shape", "Size") and _is_standard(node):
-            shape = binding.shape(node.input[0])
-            if shape is None:
-                return False
-            attributes = {a.name: a.i for a in node.attribute}
-            part = shape[slice(attributes.get("start", 0), attributes.get("end"))]
-            value = part if node.op_type == "Shape" else np.prod(shape, dtype=np.int64)
-            self._store(node, [np.array(value, dtype=np.int64)], binding)
-            return True
-        if node.op_type == "CastLike" and _is_standard(node):
-            return self._cast_like(node, binding.values.get(node.input[0]), binding)
-        if not _is_computable(node) or any(name and name not in binding.values for name in node.input):
-            return False
-        self._infer(node, binding)
-        if all(elements(binding.shape(name) or (0,)) <= _SMALL for name in node.output if name):
-            feeds = {name: binding.values[name] for name in node.input if name}
-            try:
-                self._store(node, ReferenceEvaluator(node, opsets=self._opsets).run(None, feeds), binding)
-            except Exception as error:  # whatever the reference raises for what it does not have: no value is known
-                logger.debug("%s '%s' is not evaluated: %s", node.op_type, node.name, error)
-        return True
-
-    def _cast_like(self, node: onnx.NodeProto, value: NDArray[np.generic] | None, binding: Binding) -> bool:
-        """CastLike knows its result from the type of the second input alone."""
-        kind = binding.types.get(node.input[1])
-        if value is None or kind is None or not kind.tensor_type.elem_type:
-            return False
-        self._store(node, [value.astype(onnx.helper.tensor_dtype_to_np_dtype(kind.tensor_type.elem_type))], binding)
-        return True
-
-    def _store(self, node: onnx.NodeProto, values: Iterable[object], binding: Binding) -> None:
-        for name, value in zip(node.output, values, strict=False):
-            if name and isinstance(value, np.ndarray | np.generic):
-                array = np.asarray(value)
-                binding.values[name] = array
-                dtype = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
-                binding.types[name] = onnx.helper.make_tensor_type_proto(dtype, list(array.shape))
-
-    def _known(self, node: onnx.NodeProto, binding: Binding) -> dict[str, onnx.TensorProto]:
-        """What shape inference may know by value of a node's inputs."""
-        values = {
-            n: numpy_helper.from_array(np.asarray(v), n) for n in node.input if (v := binding.values.get(n)) is not None
-        }
-        return values | {name: self._scales[name] for name in node.input if name in self._scales}
-
-    def _infer(self, node: onnx.NodeProto, binding: Binding) -> None:
-        domain = "" if node.domain == "ai.onnx" else node.domain
-        try:
-            schema = onnx.defs.get_schema(node.op_type, self._opsets.get(domain, 1), domain)
-            inferred = onnx.shape_inference.infer_node_outputs(
-                schema,
-                node,
-                {name: binding.types[name] for name in node.input if name in binding.types},
-                self._known(node, binding),
-                opset_imports=self._imports,
-                ir_version=self._ir_version,
-            )
-        except (onnx.defs.SchemaError, onnx.shape_inference.InferenceError, RuntimeError, KeyError):
-            return  # not in the standard, or fed by something unknown: the outputs stay unknown
-        binding.types.update(inferred)
-
-
-def elements(shape: tuple[int, ...]) -> int:
-    """How many elements a tensor of that shape has."""
-    return int(np.prod(shape, dtype=np.int64))
-
-
-def _is_standard(node: onnx.NodeProto) -> bool:
-    return node.domain in ("", "ai.onnx")
-
-
-def _is_computable(node: onnx.NodeProto) -> bool:
-    """Is it an operator with inputs, without subgraphs, that gives the same whenever it is run."""
-    random = "Random" in node.op_type or node.op_type in ("Bernoulli", "Multinomial")
-    subgraphs = any(a.HasField("g") or a.graphs for a in node.attribute)
-    return _is_standard(node) and bool(node.input) and not random and not subgraphs
-
-
-def _is_shape_data(tensor: onnx.TensorProto) -> bool:
-    integral = tensor.data_type in (
+_READS_SCALES = frozenset({"Resize", "Upsample", "Range", "AffineGrid"})
+_NEVER_EVALUATED = frozenset(
+    {
+        "Bernoulli",
+        "DequantizeLinear",
+        "DynamicQuantizeLinear",
+        "Multinomial",
+        "QuantizeLinear",
+        "RandomNormal",
+        "RandomNormalLike",
+        "RandomUniform",
+        "RandomUniformLike",
+    }
+)
+_SHAPE_DATA = frozenset(
+    {
         onnx.TensorProto.INT64,
         onnx.TensorProto.INT32,
         onnx.TensorProto.BOOL,
         onnx.TensorProto.UINT8,
         onnx.TensorProto.INT8,
-    )
-    return integral and int(np.prod(tensor.dims, dtype=np.int64)) <= _SMALL
+    }
+)
 
 
-def _same(one: NDArray[np.generic], two: NDArray[np.generic]) -> bool:
-    kinds = one.shape == two.shape and one.dtype == two.dtype
-    return kinds and np.array_equal(one, two, equal_nan=one.dtype.kind == "f")
+class ShapeInference:
+    """Node-by-node inference in topological order, at all bindings at once.
 
+    Weights stay out of it: float initializers are known by type only, so a parameter is never mistaken for a constant.
+    The exception are `constants`, which the source wrote as such: scales of a Resize, or the bias that is not there.
+    """
 
-def _is_open(dim: onnx.TensorShapeProto.Dimension) -> bool:
-    return not dim.HasField("dim_value") or dim.dim_value <= 0
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        constants: Collection[str] = (),
+        initializers: Mapping[str, onnx.TensorProto] | None = None,
+        read: Callable[[onnx.TensorProto], Array] = numpy_helper.to_array,
+    ) -> None:
+        if initializers is None:
+            initializers = {tensor.name: tensor for tensor in model.graph.initializer}
+        self._opsets = {o.domain or "": o.version for o in model.opset_import}
+        self._opsets[""] = self._opsets.pop("ai.onnx", self._opsets.get("", 1))
+        self._imports = list(model.opset_import)
+        self._ir_version = model.ir_version
+        self._table = FactTable()
+        self._facts: dict[str, Facts] = {}
+        self._by_node: dict[object, tuple[Facts, ...]] = {}
+        self._by_binding: dict[object, Facts] = {}
+        self._scales: dict[str, onnx.TensorProto] = {}
+        self._read = read
+        inputs = [value for value in model.graph.input if value.name not in initializers]
+        self._open = OpenDimensions(inputs)
+        self._unknown, self._absent = self._everywhere(UNKNOWN), self._everywhere(ABSENT)
+        self._stated = {v.name: v for v in (*model.graph.value_info, *model.graph.output)}
+        for name, tensor in initializers.items():
+            self.add_initializer(tensor, name)
+            if name in constants and elements(tuple(tensor.dims)) <= SMALL:
+                self.add_constant(name, read(tensor))
+        for tensor in model.graph.sparse_initializer:
+            self._facts[tensor.values.name] = self._everywhere(
+                self._table.of(tensor.values.data_type, tuple(tensor.dims))
+            )
+        for value in inputs:
+            self._facts[value.name] = self._of_input(value)
 
+    def add_initializer(self, tensor: onnx.TensorProto, name: str = "") -> None:
+        """Make an initializer known: its type, and its value where it is small and no float."""
+        name, dims = name or tensor.name, tuple(tensor.dims)
+        count = elements(dims)
+        if tensor.data_type in _SHAPE_DATA and count <= SMALL:
+            fact = self._table.of_value(self._read(tensor))
+        else:
+            fact = self._table.of(tensor.data_type, dims)
+        if tensor.data_type == onnx.TensorProto.FLOAT and count <= _SCALES:
+            self._scales[name] = tensor
+        self._facts[name] = self._everywhere(fact)
 
-def _prime(symbols: dict[str, int], axis: int, symbol: str) -> int:
-    """The size of an open dimension in the third binding: its own, the same wherever its name stands."""
-    key = symbol or (f"unnamed {len(symbols)}" if axis else "unnamed batch")
-    return _PRIMES[symbols.setdefault(key, len(symbols)) % len(_PRIMES)]
+    def add_constant(self, name: str, value: NDArray[np.generic]) -> None:
+        """Make a tensor known by value at all bindings."""
+        self._facts[name] = self._everywhere(self._table.of_value(value))
 
+    def knows(self, name: str) -> bool:
+        """Has this tensor been seen."""
+        return name in self._facts
 
-def _bind(kind: onnx.TypeProto, size: Callable[[int, str], int]) -> onnx.TypeProto:
-    """A type with its open dimensions bound: `size` is asked with the axis and the name of each."""
-    bound = onnx.TypeProto()
-    bound.CopyFrom(kind)
-    if bound.HasField("tensor_type"):
-        for axis, dim in enumerate(bound.tensor_type.shape.dim):
-            if _is_open(dim):
-                dim.dim_value = size(axis, dim.dim_param)
-    return bound
+    def step(self, node: onnx.NodeProto) -> None:
+        """Infer the outputs of one node whose inputs have been seen."""
+        inputs = tuple([self._facts.get(name, self._unknown) if name else self._absent for name in node.input])
+        if node.op_type in _READS_SCALES:
+            inputs = tuple(map(self._with_scales, node.input, inputs))
+        names = list(node.output)
+        if has_subgraph(node):
+            outputs = self._infer_with_subgraphs(node)
+        else:
+            signature = (node.op_type, node.domain, len(names), *[a.SerializeToString() for a in node.attribute])
+            key = (signature, inputs)
+            found = self._by_node.get(key)
+            if found is None:
+                at_each = [self._at_binding(node, signature, facts) for facts in zip(*inputs, strict=True)]
+                if not inputs:
+                    at_each = [self._at_binding(node, signature, ())] * self._open.bindings
+                found = self._by_node[key] = tuple(zip(*at_each, strict=True))
+            outputs = found
+        for name, facts in zip(names, outputs, strict=True):
+            if name:
+                self._facts[name] = facts if facts[0].kind else self._stated_of(name, facts)
+
+    def release(self) -> None:
+        """Forget what only further steps would need."""
+        self._by_node.clear()
+        self._by_binding.clear()
+
+    def constant(self, name: str) -> NDArray[np.generic] | None:
+        """The value of a tensor where it is known and the same at all bindings."""
+        facts = self._facts.get(name)
+        if facts is None or facts[0].value is None:
+            return None
+        same = all(fact is facts[0] for fact in facts[:2]) and (facts[-1] is facts[0] or facts[-1].value is None)
+        return facts[0].value if same else None
+
+    def value(self, name: str) -> NDArray[np.generic] | None:
+        """The value of a tensor at the first binding."""
+        facts = self._facts.get(name)
+        return None if facts is None else facts[0].value
+
+    def varying(self, name: str) -> NDArray[np.bool_] | None:
+        """Which entries of a known tensor depend on an open dimension; None where it is unknown, or its shape does."""
+        values = [fact.value for fact in self._facts.get(name, self._unknown)]
+        first, second = values[0], values[min(1, len(values) - 1)]
+        if first is None or second is None or first.shape != second.shape:
+            return None
+        probe = first if values[-1] is None else values[-1]
+        return (first != second) | (first != probe) if probe.shape == first.shape else None
+
+    def copies(self, name: str, position: int, tensor: str, axis: int) -> bool:
+        """Is this entry of a known tensor the length of that axis, whatever the open dimensions are."""
+        known = zip(self._facts.get(name, self._unknown), self._facts.get(tensor, self._unknown), strict=True)
+        for at, (fact, other) in enumerate(known):
+            shape = other.shape
+            if fact.value is None or shape is None:
+                if at < 2:
+                    return False
+            elif axis >= len(shape) or fact.value[position] != shape[axis]:
+                return False
+        return True
+
+    def shape(self, name: str) -> Shape | None:
+        """The shape of a tensor, None for a dimension that differs between the bindings; None at unknown rank."""
+        facts = self._facts.get(name)
+        if facts is None:
+            return None
+        if len(facts) == 1 or facts[0] is facts[1] is facts[2]:
+            return facts[0].shape
+        shapes = [fact.shape for fact in facts]
+        first, second, third = shapes
+        if first is None or second is None or len(first) != len(second):
+            return None
+        if third is None or len(third) != len(first):
+            third = first
+        return tuple([a if a == b == c else None for a, b, c in zip(first, second, third, strict=True)])
+
+    def sizes(self, name: str) -> tuple[tuple[int, ...] | None, tuple[int, ...] | None]:
+        """The shapes of a tensor at the first two bindings."""
+        facts = self._facts.get(name, self._unknown)
+        return facts[0].shape, facts[min(1, len(facts) - 1)].shape
+
+    def dtype(self, name: str) -> int:
+        """The ONNX element type of a tensor, UNDEFINED (0) where unknown."""
+        return self._facts.get(name, self._unknown)[0].kind
+
+    def _everywhere(self, fact: Fact) -> Facts:
+        return (fact,) * self._open.bindings
+
+    def _of_input(self, value: onnx.ValueInfoProto) -> Facts:
+        if not value.type.HasField("tensor_type"):
+            return self._everywhere(self._table.of_type(value.type))
+        kind = value.type.tensor_type.elem_type
+        return tuple(self._table.of(kind, self._open.dims(value, at)) for at in range(self._open.bindings))
+
+    def _stated_of(self, name: str, facts: Facts) -> Facts:
+        """What the model itself says of a tensor that inference does not know."""
+        if facts[0].other is None and name in self._stated:
+            return self._of_input(self._stated[name])
+        return facts
+
+    def _with_scales(self, name: str, facts: Facts) -> Facts:
+        if name not in self._scales:
+            return facts
+        return self._everywhere(self._table.of_value(self._read(self._scales[name]), hint=True))
+
+    def _at_binding(self, node: onnx.NodeProto, signature: object, facts: Facts) -> Facts:
+        key = (signature, facts)
+        found = self._by_binding.get(key)
+        if found is None:
+            found = self._by_binding[key] = self._compute(node, facts)
+        return found
+
+    def _compute(self, node: onnx.NodeProto, facts: Facts) -> Facts:
+        """The facts of the outputs: by our rules where they hold, else by onnx's; with values where they are small."""
+        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute if not a.ref_attr_name}
+        version = self._opsets.get("" if is_standard(node) else node.domain, 1)
+        call = shape_rules.Call(node.op_type, version, facts, attributes, len(node.output))
+        outputs = self._by_rule(node, call)
+        if outputs is None:
+            outputs = self._by_onnx(node, facts)
+        if not is_standard(node):
+            return outputs
+        if node.op_type in ("Shape", "Size") and facts[0].shape is not None:
+            return (self._table.of_value(arithmetic.lengths(call)),)
+        return self._with_values(node, call, outputs)
+
+    def _by_rule(self, node: onnx.NodeProto, call: shape_rules.Call) -> Facts | None:
+        rule = shape_rules.RULES.get(("" if is_standard(node) else node.domain, node.op_type))
+        if rule is None or (is_standard(node) and call.version < shape_rules.OLDEST):
+            return None
+        if not call.inputs or not all(fact.complete or fact is ABSENT for fact in call.inputs):
+            return None
+        found = rule(call)
+        if found is None or len(found) != call.outputs:
+            return None
+        return tuple([self._table.of(kind, dims) for kind, dims in found])
+
+    def _by_onnx(self, node: onnx.NodeProto, facts: Facts) -> Facts:
+        domain = "" if is_standard(node) else node.domain
+        known = {name: fact for name, fact in zip(node.input, facts, strict=True) if name}
+        types = {name: kind for name, fact in known.items() if (kind := fact.type_proto()) is not None}
+        values = {name: value for name, fact in known.items() if (value := fact.tensor_proto(name)) is not None}
+        try:
+            inferred = onnx.shape_inference.infer_node_outputs(
+                onnx.defs.get_schema(node.op_type, self._opsets.get(domain, 1), domain),
+                node,
+                types,
+                values,
+                opset_imports=self._imports,
+                ir_version=self._ir_version,
+            )
+        except (onnx.defs.SchemaError, onnx.shape_inference.InferenceError, RuntimeError, KeyError):
+            inferred = {}  # not in the standard, or fed by something unknown: the outputs stay unknown
+        return tuple(self._table.of_type(inferred[name]) if name in inferred else UNKNOWN for name in node.output)
+
+    def _with_values(self, node: onnx.NodeProto, call: shape_rules.Call, outputs: Facts) -> Facts:
+        """The outputs with their values where all inputs have one, and all outputs are small or of unknown size."""
+        if node.op_type in _NEVER_EVALUATED or not call.inputs:
+            return outputs
+        values = [fact.value for fact in call.inputs if fact is not ABSENT]
+        given = [value for value in values if value is not None]
+        if node.op_type == "CastLike":
+            given = given[:1] if call.inputs[0].value is not None else []
+        elif len(given) < len(values):
+            return outputs
+        if not given or any(elements(fact.shape or (0,)) > SMALL for fact in outputs):
+            return outputs
+        if len(given) == len(call.inputs) or node.op_type == "CastLike":
+            computed = self._by_arithmetic(call, given, outputs)
+            if computed is not None:
+                return (self._table.of_value(computed),)
+        return self._by_reference(node, call, outputs)
+
+    def _by_arithmetic(self, call: shape_rules.Call, values: list[Array], outputs: Facts) -> Array | None:
+        if len(outputs) != 1 or not outputs[0].complete or call.version < shape_rules.OLDEST:
+            return None
+        with np.errstate(all="ignore"):
+            return arithmetic.evaluate(call, values, outputs[0].kind, outputs[0].shape or ())
+
+    def _by_reference(self, node: onnx.NodeProto, call: shape_rules.Call, outputs: Facts) -> Facts:
+        feeds = {name: fact.value for name, fact in zip(node.input, call.inputs, strict=True) if name}
+        try:
+            with np.errstate(all="ignore"):
+                results = list(ReferenceEvaluator(node, opsets=self._opsets).run(None, feeds))
+        except Exception as error:  # whatever the reference raises for what it does not have: no value is known
+            logger.debug("%s '%s' is not evaluated: %s", node.op_type, node.name, error)
+            return outputs
+        computed = [
+            self._table.of_value(np.asarray(value)) if isinstance(value, np.ndarray | np.generic) else fact
+            for value, fact in zip(results, outputs, strict=False)
+        ]
+        return (*computed, *outputs[len(computed) :])
+
+    def _infer_with_subgraphs(self, node: onnx.NodeProto) -> tuple[Facts, ...]:
+        """If, Loop and Scan see what their subgraphs capture: inferred as a model of that one node."""
+        names = list(dict.fromkeys(read_by(node)))
+        at_each = []
+        for binding in range(self._open.bindings):
+            facts = {name: self._facts[name][binding] for name in names if name in self._facts}
+            at_each.append(self._as_model(node, facts))
+        return tuple(zip(*at_each, strict=True)) if len(node.output) else ()
+
+    def _as_model(self, node: onnx.NodeProto, facts: Mapping[str, Fact]) -> Facts:
+        graph = onnx.GraphProto(name="one", node=[node])
+        graph.output.extend(onnx.ValueInfoProto(name=name) for name in node.output if name)
+        for name, fact in facts.items():
+            value = fact.tensor_proto(name)
+            if value is not None:
+                graph.initializer.append(value)
+            else:
+                graph.input.append(onnx.ValueInfoProto(name=name, type=fact.type_proto()))
+        model = onnx.ModelProto(ir_version=max(self._ir_version, 4), graph=graph, opset_import=self._imports)
+        try:
+            outputs = onnx.shape_inference.infer_shapes(model, data_prop=True).graph.output
+        except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
+            return (UNKNOWN,) * len(node.output)
+        found = {value.name: self._table.of_type(value.type) for value in outputs}
+        return tuple(found.get(name, UNKNOWN) for name in node.output)

@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import copy
+import gc
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 
 import numpy as np
 import onnx
 
-from onnx_asgnas.graph.model_io import ModelSource, load_model
-from onnx_asgnas.graph.normalise import normalise_with_shapes, read_by
+from onnx_asgnas.graph.model_io import ModelSource, open_model
+from onnx_asgnas.graph.nodes import read_by
+from onnx_asgnas.graph.normalise import NormalForm, normal_form
 from onnx_asgnas.graph.shapes import Shape, ShapeInference
+from onnx_asgnas.graph.weights import Weights
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Let Python's cycle collector rest: many objects are made, none is garbage, and each pass would visit them all."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class TraceGraph:
@@ -28,13 +44,21 @@ class TraceGraph:
             shapes = ShapeInference(model)
             for node in model.graph.node:
                 shapes.step(node)
-        self.model = model
-        self.nodes: list[onnx.NodeProto] = list(model.graph.node)
+            shapes.release()
+        initializers = {t.name: t for t in model.graph.initializer}
+        self._index(NormalForm(model, list(model.graph.node), initializers, Weights(), shapes))
+        self.__dict__["model"] = model
+
+    def _index(self, form: NormalForm) -> None:
+        self._form = form
+        self._shapes = form.shapes
+        self.nodes: list[onnx.NodeProto] = form.nodes
+        self.initializers: dict[str, onnx.TensorProto] = form.initializers
         self.reads: list[list[str]] = [read_by(node) for node in self.nodes]
-        self.initializers: dict[str, onnx.TensorProto] = {t.name: t for t in model.graph.initializer}
-        self.inputs: tuple[str, ...] = tuple(v.name for v in model.graph.input if v.name not in self.initializers)
-        self.outputs: tuple[str, ...] = tuple(v.name for v in model.graph.output)
-        self.opsets: dict[str, int] = {o.domain or "": o.version for o in model.opset_import}
+        self.name: str = form.frame.graph.name
+        self.inputs: tuple[str, ...] = tuple(v.name for v in form.frame.graph.input if v.name not in self.initializers)
+        self.outputs: tuple[str, ...] = tuple(v.name for v in form.frame.graph.output)
+        self.opsets: dict[str, int] = {o.domain or "": o.version for o in form.frame.opset_import}
         self.producer: dict[str, int] = {}
         consumers: defaultdict[str, list[int]] = defaultdict(list)
         for index, node in enumerate(self.nodes):
@@ -44,13 +68,25 @@ class TraceGraph:
             for name in self.reads[index]:
                 consumers[name].append(index)
         self.consumers: dict[str, list[int]] = dict(consumers)
-        self._shapes = shapes
         self._known: dict[str, tuple[Shape | None, tuple[int, ...] | None, tuple[int, ...] | None]] = {}
 
     @classmethod
     def of(cls, source: ModelSource) -> TraceGraph:
-        """Load, normalise and index a model; raises ModelError as `load_model` does."""
-        return cls(*normalise_with_shapes(load_model(source)))
+        """Load, normalise and index a model; raises ModelError as `load_model` does.
+
+        Weights are not copied: those of external data stay in their files until `array` or `model` asks for them, and
+        a ModelProto's must not be changed while the graph is in use.
+        """
+        graph = cls.__new__(cls)
+        with _uncollected():
+            opened = open_model(source)
+            graph._index(normal_form(opened.proto, opened.weights))
+        return graph
+
+    @cached_property
+    def model(self) -> onnx.ModelProto:
+        """The normal form as a whole, with all weights in memory; made when it is first asked for."""
+        return self._form.model()
 
     @cached_property
     def activations(self) -> frozenset[str]:
@@ -82,22 +118,20 @@ class TraceGraph:
     def _shapes_of(self, name: str) -> tuple[Shape | None, tuple[int, ...] | None, tuple[int, ...] | None]:
         found = self._known.get(name)
         if found is None:
-            first, second = self._shapes.bindings
-            found = self._known[name] = self._shapes.shape(name), first.shape(name), second.shape(name)
+            found = self._known[name] = (self._shapes.shape(name), *self._shapes.sizes(name))
         return found
 
     def dtype(self, name: str) -> int:
         """The ONNX element type of a tensor; UNDEFINED (0) where unknown."""
-        kind = self._shapes.bindings[0].types.get(name)
-        return kind.tensor_type.elem_type if kind is not None else 0
+        return self._shapes.dtype(name)
 
     def constant(self, name: str) -> np.ndarray | None:
         """The value of an integer or boolean initializer, or of another small constant; None for anything else."""
         return self._shapes.constant(name)
 
     def array(self, name: str) -> np.ndarray:
-        """The values of an initializer."""
-        return onnx.numpy_helper.to_array(self.initializers[name])
+        """The values of an initializer; those of external data are mapped into memory, read-only."""
+        return self._form.weights.array(self.initializers[name])
 
     def is_output(self, name: str) -> bool:
         """Does the model give this tensor."""

@@ -1,0 +1,97 @@
+"""Checking a model by onnx.checker without handing it the weights: what it needs of them is their type and shape."""
+
+from __future__ import annotations
+
+import onnx
+from google.protobuf.message import Message
+
+from onnx_asgnas.errors import ModelError
+from onnx_asgnas.graph.facts import elements
+from onnx_asgnas.graph.nodes import is_standard
+from onnx_asgnas.graph.weights import bits_of, is_external
+
+_LARGE = 1024
+"""Initializers with more elements are shown to the checker as graph inputs."""
+
+_KINDS = frozenset(onnx.TensorProto.DataType.values()) - {onnx.TensorProto.UNDEFINED}
+
+
+def check(model: onnx.ModelProto, name: str) -> None:
+    """Raise ModelError where the model is not valid; the data of large initializers is not looked at."""
+    try:
+        onnx.checker.check_model(without_weights(model))
+    except (onnx.checker.ValidationError, ValueError) as error:
+        raise _invalid(name, first_line(error)) from None
+
+
+def check_data(model: onnx.ModelProto, name: str) -> None:
+    """Raise ModelError where the data of an initializer does not fit its shape, for data in memory."""
+    for tensor in model.graph.initializer:
+        if is_external(tensor) or not tensor.HasField("raw_data"):
+            continue
+        expected = (elements(tuple(tensor.dims)) * bits_of(tensor.data_type) + 7) // 8
+        found = len(tensor.raw_data)
+        if found != expected:
+            raise _invalid(name, f"the initializer {tensor.name!r} has {found} bytes, its shape needs {expected}")
+
+
+def frame_of(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of everything but nodes, initializers and functions."""
+    frame = onnx.ModelProto()
+    _copy_fields(model, frame, {"graph", "functions"})
+    _copy_fields(model.graph, frame.graph, {"node", "initializer"})
+    return frame
+
+
+def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model as it is, but with large initializers and constants as graph inputs of their type and shape."""
+    stub = frame_of(model)
+    stub.functions.extend(model.functions)
+    given = {value.name for value in model.graph.input}
+    for tensor in model.graph.initializer:
+        if not is_large(tensor):
+            stub.graph.initializer.append(tensor)
+        elif tensor.name not in given:
+            stub.graph.input.append(_value_info(tensor.name, tensor))
+    for node in model.graph.node:
+        if node.op_type == "Constant" and is_standard(node) and len(node.output) == 1:
+            value = next((a.t for a in node.attribute if a.name == "value" and a.HasField("t")), None)
+            if value is not None and is_large(value):
+                stub.graph.input.append(_value_info(node.output[0], value))
+                continue
+        stub.graph.node.append(node)
+    return stub
+
+
+def is_large(tensor: onnx.TensorProto) -> bool:
+    """Is its data to be kept out of what is only about structure."""
+    if is_external(tensor):
+        return True
+    dims = tuple(tensor.dims)
+    return elements(dims) > _LARGE and min(dims, default=1) > 0 and tensor.data_type in _KINDS
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, or its kind where it has none."""
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def _value_info(name: str, tensor: onnx.TensorProto) -> onnx.ValueInfoProto:
+    kind = onnx.helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims))
+    return onnx.ValueInfoProto(name=name, type=kind)
+
+
+def _copy_fields(source: Message, target: Message, leave: set[str]) -> None:
+    for descriptor, value in source.ListFields():
+        if descriptor.name in leave:
+            continue
+        if isinstance(value, Message):
+            getattr(target, descriptor.name).CopyFrom(value)
+        elif hasattr(value, "append"):
+            getattr(target, descriptor.name).extend(value)
+        else:
+            setattr(target, descriptor.name, value)
+
+
+def _invalid(name: str, reason: str) -> ModelError:
+    return ModelError(f"{name} is not a valid ONNX model: {reason}", fix="Export it again.", path=name)
