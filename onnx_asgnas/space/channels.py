@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -18,34 +17,6 @@ from onnx_asgnas.space.coupling import Coupling
 from onnx_asgnas.space.structures import Group, Slice
 
 Mask = NDArray[np.bool_]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Member:
-    """An initializer axis on which a family of channel groups has slices, and the operators that read it."""
-
-    initializer: str
-    axis: int
-    kind: str
-    nodes: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ChannelFamily:
-    """The channel groups that the outputs of one layer form, or of several whose outputs are added.
-
-    `groups` leave together or one by one, `free` counts those that may leave. `params` and `macs` are what the network
-    loses with all its free groups, each multiply-accumulate counted where it is done.
-    """
-
-    name: str
-    groups: int
-    free: int
-    channels: int
-    members: tuple[Member, ...]
-    reasons: tuple[str, ...]
-    params: int
-    macs: int
 
 
 class Channels:
@@ -154,9 +125,14 @@ class Channels:
                 order = order[numbers[order] >= 0]
                 found, first = np.unique(numbers[order], return_index=True)
                 for number, indices in zip(found.tolist(), np.split(order, first[1:]), strict=True):
-                    slices[number].append(Slice(initializer=axis.owner, axis=axis.axis, indices=tuple(indices.tolist())))
+                    slices[number].append(
+                        Slice(initializer=axis.owner, axis=axis.axis, indices=tuple(indices.tolist()))
+                    )
         return tuple(
-            Group(name=f"{slices[g][0].initializer}[{slices[g][0].axis}:{slices[g][0].indices[0]}]", slices=tuple(slices[g]))
+            Group(
+                name=f"{slices[g][0].initializer}[{slices[g][0].axis}:{slices[g][0].indices[0]}]",
+                slices=tuple(slices[g]),
+            )
             for g in range(self.count)
         )
 

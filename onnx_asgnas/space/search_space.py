@@ -23,6 +23,7 @@ from onnx_asgnas.space.channel_selection import Widths
 from onnx_asgnas.space.channels import Channels
 from onnx_asgnas.space.cost import Cost, cost_of
 from onnx_asgnas.space.coupling import Coupling, Frozen
+from onnx_asgnas.space.families import ChannelFamily, channel_families
 from onnx_asgnas.space.joint_selection import JointSelection
 from onnx_asgnas.space.joints import Joints
 from onnx_asgnas.space.selection import Largest, Selection, choose, largest
@@ -123,6 +124,10 @@ class SearchSpace:
     def channels(self) -> Channels:
         """The channel groups that may leave."""
         return Channels(self.parts.coupling, self.protected)
+
+    def channel_families(self) -> tuple[ChannelFamily, ...]:
+        """The channel groups layer by layer, in every mode: members, reasons, and what leaves with them."""
+        return channel_families(self.channels, self.parts.costs)
 
     def removal_state(self) -> RemovalState:
         """The full network, ready for removals; `erase` takes a place in `candidates`."""
