@@ -110,12 +110,16 @@ class Freeze:
 
 
 class Counts(Enum):
-    """What a constant says of an axis: a length (or a place) on it, a length from its end, indices, or equal parts."""
+    """What a constant says of an axis: a length (or a place) on it, a length from its end, indices, or equal parts.
+
+    BROADCAST is the length of an axis of equal values, which is one as soon as something leaves.
+    """
 
     LENGTH = auto()
     FROM_END = auto()
     INDICES = auto()
     EQUAL_PARTS = auto()
+    BROADCAST = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,12 +376,14 @@ class LabelFlow:
         """This node's multiply-accumulates shrink with each of these sets of labels."""
         self.book.work[self.index] = tuple(ids.reshape(-1) for ids in labels if (ids >= 0).any())
 
-    def size_slot(self, position: int, at: int | None, labels: Ids, counts: Counts = Counts.LENGTH) -> bool:
+    def size_slot(
+        self, position: int, at: int | None, labels: Ids, counts: Counts = Counts.LENGTH, node: int | None = None
+    ) -> bool:
         """Entry `at` of a constant input says something of an axis with these labels; False where it is computed.
 
-        An input that a Concat puts together has its entry in one of the pieces.
+        An input that a Concat puts together has its entry in one of the pieces. `node` is this one by default.
         """
-        node, graph = self.index, self.book.graph
+        node, graph = self.index if node is None else node, self.book.graph
         while self._name(node, position) not in graph.initializers:
             node = graph.producer.get(self._name(node, position), -1)
             if at is None or node < 0 or graph.nodes[node].op_type != "Concat":

@@ -12,8 +12,11 @@ from functools import reduce
 
 import numpy as np
 
-from onnx_asgnas.operators.labels import Bits, Ids, Kind, LabelFlow, Labelled
+from onnx_asgnas.graph import TraceGraph
+from onnx_asgnas.operators.labels import Bits, Counts, Ids, Kind, LabelFlow, Labelled
 from onnx_asgnas.operators.registry import ZeroRule
+
+_BROADCASTING = frozenset({"Add", "Sub", "Mul", "Div", "Where", "Max", "Min", "Sum", "And", "Or", "Equal"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,9 @@ def broadcast(
     rank = max(len(size) for size in known)
     full = [(1,) * (rank - len(size)) + size for size in known]
     operands = [None if flow.is_weight(p) else _operand(flow, p, size) for p, size in zip(positions, full, strict=True)]
+    operands = [
+        o if o is None else _without_repeats(flow, p, o, operands) for p, o in zip(positions, operands, strict=True)
+    ]
     result = reduce(lambda one, two: meet(flow, one, two), [o for o in operands if o is not None])
     bits = [None if operand is None else operand.labels.zero for operand in operands]
     for place, position in enumerate(positions):
@@ -82,6 +88,46 @@ def _fitted(bits: Bits, shape: tuple[int, ...]) -> Bits:
 def _operand(flow: LabelFlow, position: int, size: tuple[int, ...]) -> Operand:
     lead = (1,) * (len(size) - flow.read(position).ids.ndim)
     return Operand(flow.read(position).map(lambda array: array.reshape(lead + array.shape)), size)
+
+
+def _without_repeats(
+    flow: LabelFlow, position: int, operand: Operand, others: Sequence[Operand | None]
+) -> Operand:
+    """An operand of equal values along an axis on which others are labelled counts as of size 1 there.
+
+    Once channels leave it is of size 1, and broadcast (`Counts.BROADCAST`).
+    """
+    size = list(operand.size)
+    for axis, n in enumerate(size):
+        meets = [o for o in others if o is not None and o is not operand and o.labels.ids.shape[axis] > 1]
+        if n > 1 and meets and operand.labels.ids.shape[axis] == 1 and not operand.labels.any:
+            if _repeats(flow.book.graph, flow.node.input[position], axis - len(size)):
+                maker = flow.book.graph.producer[flow.node.input[position]]
+                node = flow.book.graph.nodes[maker]
+                entry = axis - len(size) + len(flow.book.graph.size(node.output[0]) or ())
+                shape = len(node.input) - 1
+                if flow.size_slot(shape, entry, meets[0].labels.along(axis), Counts.BROADCAST, node=maker):
+                    size[axis] = 1
+    return replace(operand, size=tuple(size))
+
+
+def _repeats(graph: TraceGraph, name: str, axis: int) -> bool:
+    """Are all values of a tensor along an axis (from the end) equal, and is it only broadcast against longer ones."""
+    node = graph.nodes[graph.producer[name]] if name in graph.producer else None
+    if node is None or node.op_type not in ("ConstantOfShape", "Expand") or graph.is_output(name):
+        return False
+    if node.op_type == "Expand":
+        source = graph.size(node.input[0])
+        if source is None or (len(source) >= -axis and source[axis] != 1):
+            return False
+    length = (graph.size(name) or (0,))[axis]
+    for index in graph.consumers[name]:
+        reader = graph.nodes[index]
+        others = [graph.size(other) or () for other in reader.input if other and other != name]
+        covered = any(len(other) >= -axis and other[axis] == length for other in others)
+        if reader.op_type not in _BROADCASTING or not covered:
+            return False
+    return True
 
 
 def meet(flow: LabelFlow, one: Operand, two: Operand) -> Operand:

@@ -59,6 +59,8 @@ class SizeSurgery:
         name, values = self._own_constant(node, slot)
         if slot.counts is Counts.INDICES:
             values = _remapped(values, lost)
+        elif slot.counts is Counts.BROADCAST:
+            values.reshape(-1)[slot.position or 0] = 1
         else:
             values.reshape(-1)[slot.position or 0] -= int(lost.sum()) * (-1 if slot.counts is Counts.FROM_END else 1)
         self._put(node, slot.input, name, values)
