@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from onnx_asgnas.errors import SpaceError
@@ -11,37 +10,14 @@ from onnx_asgnas.graph import TraceGraph
 from onnx_asgnas.operators import Rule, parameters_of, rules_of
 from onnx_asgnas.report.fold_tree import Box, Flow, fold
 from onnx_asgnas.space import SearchSpace
+from onnx_asgnas.space.channels import ChannelFamily
 from onnx_asgnas.space.cost import elements
 
 INPUT, OUTPUT = "graph input", "graph output"
 """What stands for an operator type where the network begins and ends."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Member:
-    """An axis of an initializer that a family's channels index, and the operators that read it."""
-
-    initializer: str
-    axis: int
-    kind: str
-    nodes: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Family:
-    """The channel groups that one layer's output channels form, with all that is tied to them."""
-
-    name: str
-    groups: int
-    free: int
-    channels: int
-    members: tuple[Member, ...]
-    reasons: tuple[str, ...]
-    params: int
-    macs: int
-
-
-def space_data(space: SearchSpace, name: str, families: Sequence[Family] = ()) -> dict[str, Any]:
+def space_data(space: SearchSpace, name: str, families: Sequence[ChannelFamily] = ()) -> dict[str, Any]:
     """All that the page shows of a search space, as plain data; raises SpaceError for a space without its model.
 
     Operators are numbered in topological order between the graph's inputs and its outputs, which count as operators
@@ -160,7 +136,7 @@ def _places(space: SearchSpace, network: _Network) -> tuple[list[int], list[int]
     return structure, parents, exits
 
 
-def _makers(families: Sequence[Family], network: _Network) -> list[int]:
+def _makers(families: Sequence[ChannelFamily], network: _Network) -> list[int]:
     """The family whose channels each operator makes, -1 for none."""
     found = [-1] * network.count
     for index, family in enumerate(families):
@@ -200,7 +176,7 @@ def _structures(space: SearchSpace, network: _Network, parents: Sequence[int]) -
     ]
 
 
-def _family(family: Family, network: _Network) -> dict[str, Any]:
+def _family(family: ChannelFamily, network: _Network) -> dict[str, Any]:
     return {
         "name": family.name,
         "groups": family.groups,

@@ -7,14 +7,14 @@ import json
 from importlib import resources
 from typing import Any
 
-from onnx_asgnas.report.space_data import Family, space_data
+from onnx_asgnas.report.space_data import space_data
 from onnx_asgnas.space import SearchSpace
+from onnx_asgnas.space.channels import ChannelFamily
 
 SCRIPTS = (
     "network.js",
     "states.js",
     "drawing.js",
-    "layout.js",
     "details.js",
     "tables.js",
     "search.js",
@@ -29,7 +29,7 @@ def space_page(space: SearchSpace, name: str) -> str:
     Raises SpaceError for a space without its model. The page holds all that it needs: the drawing library
     (Cytoscape.js), the layout (elkjs, in a worker of its own), their licences, and the data.
     """
-    families: tuple[Family, ...] = getattr(space, "channel_families", tuple)()
+    families: tuple[ChannelFamily, ...] = getattr(space, "channel_families", tuple)()
     return page_of(space_data(space, name, families))
 
 
@@ -42,6 +42,7 @@ def page_of(data: dict[str, Any]) -> str:
         "DATA": _json(data),
         "LAYOUT_WORKER": _asset("elk-worker.min.js"),
         "LAYOUT_LIBRARY": _asset("elk-api.js"),
+        "LAYOUT": _asset("layout.js"),
         "DRAWING_LIBRARY": _asset("cytoscape.min.js"),
         "SCRIPTS": "\n".join(f"<script>\n{_asset(name)}</script>" for name in SCRIPTS),
         "LICENCES": html.escape(_asset("LICENSES.txt")),

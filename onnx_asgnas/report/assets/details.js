@@ -20,7 +20,7 @@ const Details = (() => {
   const operatorLink = (id) => link(N.operators.name[id] || `(unnamed ${N.operators.type[id]})`, { kind: "operator", id });
   const structureLink = (id) => link(N.structures[id].tensor, { kind: "structure", id });
   const familyLink = (id) => link(N.families[id].name, { kind: "family", id });
-  const badge = (state, text = S.ALL[state].label) => el("span", { class: `badge ${state}` }, `${S.ALL[state].glyph} ${text}`);
+  const badge = (state, text = S.ALL[state].label) => el("span", { class: `badge ${state}` }, `${S.ALL[state].glyph} ${text}`.trim());
 
   function list(items, make) {
     const made = el("ul", { class: "items" });
@@ -155,7 +155,7 @@ const Details = (() => {
   function box(id) {
     const families = unique(N.operatorsIn(id).flatMap((operator) => N.made[operator].map(([family]) => family)));
     const structures = N.childrenOf(id).filter((child) => N.kindOf(child) === "structure").map(N.structureOf);
-    const kind = { sequence: "operators that nothing separates", part: "part of a longer row", network: "the network" }[N.kindOf(id)];
+    const kind = { sequence: "operators that nothing separates", part: "part of a longer row", parallel: "structures between the same neighbours", network: "the network" }[N.kindOf(id)];
     const types = [...S.typesIn(id)].sort((a, b) => b[1] - a[1]);
     return [
       ...head(kind, S.titleOf(id), S.of(id)),

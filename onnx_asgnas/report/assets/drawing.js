@@ -1,14 +1,13 @@
 "use strict";
 /* The drawing: what the layout has placed, as Cytoscape elements; pan, zoom, selection, overview. */
 const Drawing = (() => {
-  const FONT = "system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif";
+  const FONT = 'system-ui, "Segoe UI", "DejaVu Sans", sans-serif';
   const container = document.getElementById("drawing");
   const ruler = document.createElement("canvas").getContext("2d");
   const cy = cytoscape({
     container,
     minZoom: 0.02,
     maxZoom: 3,
-    wheelSensitivity: 0.6,
     autoungrabify: true,
     boxSelectionEnabled: false,
     selectionType: "single",
@@ -44,10 +43,11 @@ const Drawing = (() => {
       {
         selector: "node.open",
         style: {
-          "background-opacity": 0.06, "text-valign": "top", "text-margin-y": 26, "z-index": "data(depth)",
-          "font-weight": "bold", "corner-radius": 10,
+          "background-opacity": 0.06, "text-valign": "top", "text-halign": "left", "text-margin-y": 24,
+          "text-margin-x": "data(title)", "z-index": "data(depth)", "corner-radius": 10,
         },
       },
+      { selector: "node.open.sequence", style: { label: "", "border-style": "dashed", "border-width": 1, "background-opacity": 0.03 } },
       {
         selector: "edge",
         style: {
@@ -75,11 +75,15 @@ const Drawing = (() => {
     return open ? title : `${title}\n${States.subtitleOf(id)}`;
   }
 
-  function sizeOf(id) {
+  const widthOf = (text) => {
     ruler.font = `12px ${FONT}`;
-    const lines = labelOf(id, false).split("\n");
-    const width = Math.max(...lines.map((line) => ruler.measureText(line).width));
-    return { width: Math.ceil(Math.max(90, width + (Network.isEnd(id) ? 52 : 26))), height: Network.isEnd(id) ? 48 : 44 };
+    return Math.ceil(Math.max(...text.split("\n").map((line) => ruler.measureText(line).width)));
+  };
+
+  /* How much room a folded box or an operator takes, and the title of an open box. */
+  function sizeOf(id) {
+    const width = widthOf(labelOf(id, false));
+    return { width: Math.max(90, width + (Network.isEnd(id) ? 52 : 26)), height: Network.isEnd(id) ? 48 : 44, title: widthOf(labelOf(id, true)) };
   }
 
   /* Show what the layout has placed. */
@@ -94,8 +98,10 @@ const Drawing = (() => {
       const open = Boolean(node.children && node.children.length);
       const position = { x: node.x + node.width / 2, y: node.y + node.height / 2 };
       centres.set(id, position);
-      const classes = [States.of(id), open ? "open" : Network.isBox(id) ? "folded" : Network.isEnd(id) ? "end" : "single"];
-      const data = { id: node.id, number: id, label: labelOf(id, open), width: node.width, height: node.height, depth };
+      const classes = [States.of(id), Network.kindOf(id), open ? "open" : Network.isBox(id) ? "folded" : Network.isEnd(id) ? "end" : "single"];
+      const label = labelOf(id, open);
+      const title = open ? widthOf(label) + 12 : 0;
+      const data = { id: node.id, number: id, label, title, width: node.width, height: node.height, depth };
       elements.push({ group: "nodes", data, position, classes });
       if (open) for (const child of node.children) stack.push([child, depth + 1]);
     }

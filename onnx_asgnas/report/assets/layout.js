@@ -21,13 +21,18 @@ const Layout = (() => {
     "elk.layered.nodePlacement.bk.fixedAlignment": "BALANCED",
     "elk.layered.thoroughness": "3",
   };
-  const INNER = { "elk.padding": "[top=38,left=16,bottom=16,right=16]" };
+  const INNER = { "elk.padding": "[top=38,left=16,bottom=16,right=16]", "elk.contentAlignment": "[V_CENTER, H_LEFT]" };
+  const BARE = { "elk.padding": "[top=10,left=10,bottom=10,right=10]" };
   let kernel = null;
   let stopBusy = null;
 
+  /* A worker, warm: a first small drawing loads and compiles what the real one needs. */
   function start() {
     const url = URL.createObjectURL(source());
     kernel = new ELK({ algorithms: ["layered"], workerFactory: () => new Worker(url) });
+    const children = ["a", "b", "c"].map((id) => ({ id, width: 9, height: 9 }));
+    const edges = ["ab", "bc", "ac"].map((id) => ({ id, sources: [id[0]], targets: [id[1]] }));
+    kernel.layout({ id: "warm", layoutOptions: OPTIONS, children, edges }).catch(() => {});
   }
 
   function stop() {
@@ -61,8 +66,8 @@ const Layout = (() => {
   function graphOf(view, sizeOf) {
     const nodes = new Map();
     const top = { id: "root", layoutOptions: OPTIONS, children: [], edges: [] };
-    for (const id of view.opened) nodes.set(id, { id: `n${id}`, children: [], ...atLeast(sizeOf(id)) });
-    for (const id of view.leaves) nodes.set(id, { id: `n${id}`, ...sizeOf(id) });
+    for (const id of view.opened) nodes.set(id, { id: `n${id}`, children: [], ...openBox(id, sizeOf(id)) });
+    for (const id of view.leaves) nodes.set(id, leaf(id, sizeOf(id)));
     for (const [id, node] of nodes) (nodes.get(Network.parent[id]) || top).children.push(node);
     for (const node of [top, ...nodes.values()]) if (node.children) node.children.sort(inOrder);
     for (const edge of view.edges) {
@@ -71,14 +76,19 @@ const Layout = (() => {
     return top;
   }
 
-  /* An open box is at least as wide as its title. */
-  function atLeast({ width }) {
-    return { layoutOptions: { ...INNER, "elk.nodeSize.constraints": "MINIMUM_SIZE", "elk.nodeSize.minimum": `(${width},60)` } };
+  const leaf = (id, { width, height }) => ({ id: `n${id}`, width, height });
+
+  /* An open box, wide enough for its title; a sequence has none. */
+  function openBox(id, { title }) {
+    if (Network.kindOf(id) === "sequence") return { layoutOptions: BARE };
+    const least = `(60,${title + 24})`; // height and width: the layout turns the drawing, but not this pair
+    return { layoutOptions: { ...INNER, "elk.nodeSize.constraints": "[MINIMUM_SIZE]", "elk.nodeSize.minimum": least } };
   }
 
   function inOrder(a, b) {
     return Network.firstOf(Number(a.id.slice(1))) - Network.firstOf(Number(b.id.slice(1)));
   }
 
+  start(); // while the page still loads
   return { place };
 })();

@@ -4,9 +4,9 @@ const Page = (() => {
   const N = Network;
   const S = States;
   const BOXES = 110; // that many boxes and lines are unfolded at first
-  const LINES = 260;
+  const LINES = 220;
   const MOST_BOXES = 420; // beyond that others are folded again
-  const SMALL = 70; // a network of so few operators shows them all
+  const SMALL = 70; // with so few boxes sequences unfold as well
   const READABLE = 0.55; // the zoom at which labels can be read
   const open = new Set(); // in the order in which they were opened
   let view = null;
@@ -15,18 +15,25 @@ const Page = (() => {
 
   const status = (text) => (document.getElementById("status").textContent = text);
 
-  /* Boxes to open at first: parts, then structures, outer before inner, as long as the drawing stays small. */
+  /* Boxes to open at first: level by level, parts and structures, then sequences, as long as the drawing stays small. */
   function openFirst() {
-    const queue = [N.root];
-    while (queue.length) {
-      const box = queue.shift();
-      for (const child of N.childrenOf(box)) {
-        if (!N.isBox(child) || (N.kindOf(child) === "sequence" && N.size[N.root] > SMALL)) continue;
-        open.add(child);
-        const trial = N.visible(open);
-        if (trial.leaves.length > BOXES || trial.edges.length > LINES) open.delete(child);
-        else queue.push(child);
+    openLevels(BOXES, (box) => N.kindOf(box) !== "sequence");
+    openLevels(SMALL, () => true);
+  }
+
+  /* Open all boxes of the next level that fit, or none, so that equal things are shown alike. */
+  function openLevels(most, fits) {
+    let level = N.childrenOf(N.root);
+    while (level.length) {
+      const boxes = level.filter((id) => N.isBox(id) && fits(id));
+      const fresh = boxes.filter((id) => !open.has(id));
+      for (const box of fresh) open.add(box);
+      const { leaves, edges } = N.visible(open);
+      if (leaves.length > most || edges.length > LINES) {
+        for (const box of fresh) open.delete(box);
+        return;
       }
+      level = boxes.flatMap(N.childrenOf);
     }
   }
 
@@ -242,7 +249,7 @@ const Page = (() => {
       fact(S.count(d.params), "parameters"),
       fact(S.count(d.macs), "MACs an example"),
       fact(`${S.count(erasable)} of ${S.count(N.structures.length)}`, "structures erasable"),
-      fact(`${S.count(most.structures)} · ${S.percent(most.params, d.params)} · ${S.percent(most.macs, d.macs)}`, "at most go: structures · params · MACs"),
+      fact(`${S.count(most.structures)} · ${S.percent(most.params, d.params)} · ${S.percent(most.macs, d.macs)}`, "can go at most: structures · params · MACs"),
       fact(`${S.count(free)} of ${S.count(total)}`, "channel groups free"),
     );
     const counts = { structures: N.structures.length, families: N.families.length, keeps: d.frozen.length };
@@ -254,7 +261,7 @@ const Page = (() => {
     const unknown = d.unknown.length ? `Unknown operators: ${d.unknown.join(", ")}` : "";
     document.getElementById("causes").textContent = [text, unknown].filter(Boolean).join(" · ");
     document.getElementById("legend").append(
-      ...Object.entries(S.ALL).map(([state, { hint }]) => el("li", { title: hint }, Details.badge(state), el("small", {}, ` ${hint}`))),
+      ...Object.entries(S.ALL).map(([state, { hint }]) => el("li", { title: hint }, Details.badge(state))),
     );
   }
 

@@ -9,6 +9,7 @@ const States = (() => {
     frozen: { glyph: "■", label: "frozen", hint: "its channels, or the structure, must stay" },
     protected: { glyph: "▲", label: "protected", hint: "the user wants it to stay" },
     unknown: { glyph: "?", label: "unknown operator", hint: "kept, with all that it touches" },
+    mixed: { glyph: "◍", label: "several states", hint: "a folded box of things in different states" },
     plain: { glyph: "○", label: "no channels of its own", hint: "goes with what it reads" },
   };
 
@@ -43,7 +44,7 @@ const States = (() => {
     if (inside.size === 0) return "plain";
     if (inside.size === 1) return [...inside][0];
     if (N.kindOf(id) === "sequence") return ["unknown", "protected", "partly", "frozen", "free"].find((s) => inside.has(s));
-    return [...inside].every((s) => ["free", "partly", "frozen"].includes(s)) ? "partly" : "plain";
+    return "mixed";
   }
 
   const numbers = new Intl.NumberFormat("en-US");
@@ -63,6 +64,12 @@ const States = (() => {
   function short(name, length = 30) {
     const text = name.replace(/^\/+/, "");
     return text.length <= length ? text : `…${text.slice(text.length - length + 1)}`;
+  }
+
+  /* The scope at the beginning of a name: cell3/node1 of /cell3/node1/edge0/Conv. */
+  function start(name, most = 2) {
+    const scopes = name.replace(/^\/+/, "").split("/");
+    return short(scopes.slice(0, Math.max(1, Math.min(most, scopes.length - 1))).join("/"), 22);
   }
 
   function typesIn(id) {
@@ -88,6 +95,7 @@ const States = (() => {
     if (kind === "operator") return N.isEnd(id) ? N.operators.type[id] : abbreviated(N.operators.type[id].split(".").pop());
     if (kind === "structure") return short(N.structures[N.structureOf(id)].tensor, 32);
     if (kind === "sequence") return sequenceTitle(id);
+    if (kind === "parallel") return `${N.childrenOf(id).length} parallel structures`;
     return kind === "network" ? N.data.model : `${count(N.size[id])} operators`;
   }
 
@@ -97,7 +105,8 @@ const States = (() => {
     if (kind === "sequence") return short(N.operators.name[N.firstOf(id)]);
     const share = N.params[id] ? ` · ${percent(N.params[id], N.data.params)} of params` : "";
     if (kind === "structure") return `${count(N.size[id])} operator${N.size[id] === 1 ? "" : "s"}${share}`;
-    return `${short(N.operators.name[N.firstOf(id)], 15)} – ${short(N.operators.name[N.lastOf(id)], 15)}`;
+    if (kind === "parallel") return `${start(N.operators.name[N.firstOf(id)], 3)}${share}`;
+    return `${start(N.operators.name[N.firstOf(id)])} – ${start(N.operators.name[N.lastOf(id)])}`;
   }
 
   return { ALL, of: (id) => known[id], stateOfFamily, enclosingErasable, isProtected, count, percent, short, titleOf,

@@ -7,25 +7,24 @@ const Tables = (() => {
   const FIRST = 200; // rows that show at once
 
   const text = (value) => value;
-  const share = (whole) => (value) => `${S.count(value)} (${S.percent(value, whole)})`;
+  const share = (whole) => (value) => [S.count(value), el("small", {}, S.percent(value, whole))];
+  const named = (name, choice, why) => [link(name, choice), why ? el("small", {}, why) : ""];
 
   const COLUMNS = {
     structures: [
-      { title: "structure", value: (s) => s.tensor, cell: (s, at) => link(s.tensor, { kind: "structure", id: at }) },
+      { title: "structure", value: (s) => s.tensor, cell: (s, at) => named(s.tensor, { kind: "structure", id: at }, s.reason) },
       { title: "kind", value: (s) => kindOf(s), cell: (s) => badge(s.erasable ? "erasable" : "frozen", kindOf(s)) },
       { title: "operators", value: (s) => s.operators, number: S.count },
       { title: "parameters", value: (s) => s.params, number: share(N.data.params) },
       { title: "MACs", value: (s) => s.macs, number: share(N.data.macs) },
-      { title: "why it stays", value: (s) => s.reason, cell: (s) => s.reason || "" },
     ],
     families: [
-      { title: "family", value: (f) => f.name, cell: (f, at) => link(f.name, { kind: "family", id: at }) },
+      { title: "family", value: (f) => f.name, cell: (f, at) => named(f.name, { kind: "family", id: at }, f.reasons.join("; ")) },
       { title: "state", value: (f) => S.stateOfFamily(f), cell: (f) => badge(S.stateOfFamily(f)) },
       { title: "groups", value: (f) => f.groups, number: S.count },
       { title: "free", value: (f) => f.free, number: S.count },
       { title: "parameters", value: (f) => f.params, number: share(N.data.params) },
       { title: "MACs", value: (f) => f.macs, number: share(N.data.macs) },
-      { title: "why channels stay", value: (f) => f.reasons.join("; "), cell: (f) => f.reasons.join("; ") },
     ],
     keeps: [
       { title: "operator", value: nameOfCause, cell: (f) => (f.operator >= 0 ? link(nameOfCause(f), { kind: "operator", id: f.operator }) : "–") },
