@@ -17,7 +17,16 @@ from google.protobuf.message import DecodeError, EncodeError
 
 from onnx_asgnas.errors import ModelError, OutputError
 from onnx_asgnas.graph.checks import check, check_data, frame_of
-from onnx_asgnas.graph.weights import LIMIT, Weights, bytes_of, inner_tensors_of, is_external, tensors_of
+from onnx_asgnas.graph.weights import (
+    LIMIT,
+    Weights,
+    bytes_of,
+    describe,
+    inner_tensors_of,
+    is_external,
+    refer,
+    tensors_of,
+)
 
 ModelSource: TypeAlias = "str | os.PathLike[str] | bytes | onnx.ModelProto"
 
@@ -153,18 +162,10 @@ def _with_external(model: onnx.ModelProto, names: set[str], location: str) -> on
             target.CopyFrom(tensor)
             continue
         length = bytes_of(tensor)
-        target.name, target.data_type, target.doc_string = tensor.name, tensor.data_type, tensor.doc_string
-        target.dims.extend(tensor.dims)
+        describe(target, tensor)
         refer(target, location=location, offset=offset, length=length)
         offset += length + -length % _ALIGNMENT
     return result
-
-
-def refer(tensor: onnx.TensorProto, **entries: object) -> None:
-    """Say in an empty tensor where its data lies."""
-    tensor.data_location = onnx.TensorProto.EXTERNAL
-    for key, value in entries.items():
-        tensor.external_data.add(key=key, value=str(value))
 
 
 def _own_data_files(path: Path) -> set[Path]:

@@ -8,12 +8,18 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from onnx import TensorProto
 
 from onnx_asgnas.errors import ModelError
+from onnx_asgnas.graph.checks import frame_of
 from onnx_asgnas.graph.packages import import_onnxruntime
+from onnx_asgnas.graph.weights import LIMIT, bytes_of, refer, tensors_of
 
 Arrays = dict[str, NDArray[Any]]
 
+_LARGE = 2**16
+"""Bytes from which on a weight is handed to the runtime beside the model, where the model is over 2 GB."""
+_HANDED_OVER = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.INT64, TensorProto.INT32)
 _FATAL_ONLY = 4
 """onnxruntime's log level: its errors reach the user as ours, not as lines of its own on stderr."""
 
@@ -34,18 +40,42 @@ def session(
         options.intra_op_num_threads = threads
     given = {value.name for value in model.graph.output}
     more = [name for name in outputs if name not in given]
-    if more:
-        wider = onnx.ModelProto()
-        wider.CopyFrom(model)
-        wider.graph.output.extend(onnx.ValueInfoProto(name=name) for name in more)
-        model = wider
+    message, held = _message(model, more, onnxruntime)
+    if held:
+        options.add_external_initializers(list(held), list(held.values()))
     try:
-        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        active = onnxruntime.InferenceSession(message, options, providers=["CPUExecutionProvider"])
+        active.held_weights = held  # it reads them where they are
+        return active
     except Exception as error:  # onnxruntime's own exception classes share no base but Exception
         raise ModelError(
             f"onnxruntime {onnxruntime.__version__} refuses the model: {_brief(error)}",
             fix="It loads operator sets up to 21 and IR versions up to 10: export for those.",
         ) from None
+
+
+def _message(model: onnx.ModelProto, outputs: Sequence[str], onnxruntime: Any) -> tuple[bytes, dict[str, Any]]:
+    """The model as bytes, with more outputs; and the large weights apart where one message cannot hold all."""
+    if sum(map(bytes_of, tensors_of(model.graph))) < LIMIT:
+        if outputs:
+            wider = onnx.ModelProto()
+            wider.CopyFrom(model)
+            wider.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
+            model = wider
+        return model.SerializeToString(), {}
+    frame = frame_of(model)
+    frame.functions.extend(model.functions)
+    frame.graph.node.extend(model.graph.node)
+    frame.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
+    held = {}
+    for tensor in model.graph.initializer:
+        if bytes_of(tensor) < _LARGE or tensor.data_type not in _HANDED_OVER:
+            frame.graph.initializer.add().CopyFrom(tensor)
+            continue
+        held[tensor.name] = onnxruntime.OrtValue.ortvalue_from_numpy(onnx.numpy_helper.to_array(tensor))
+        empty = frame.graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+        refer(empty, location="memory")
+    return frame.SerializeToString(), held
 
 
 def run(session: Any, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None) -> Arrays:

@@ -66,9 +66,7 @@ class Weights:
     def into(self, target: TensorProto, tensor: TensorProto, name: str) -> None:
         """Write a tensor with its data into another, empty one, under this name."""
         if is_external(tensor):
-            target.data_type = tensor.data_type
-            target.dims.extend(tensor.dims)
-            target.doc_string = tensor.doc_string
+            describe(target, tensor)
             target.raw_data = self._bytes(tensor).tobytes()
         else:
             target.CopyFrom(tensor)
@@ -168,6 +166,22 @@ def inner_tensors_of(graph: onnx.GraphProto) -> Iterator[TensorProto]:
                 yield from attribute.tensors
         for inner in subgraphs(node):
             yield from tensors_of(inner)
+
+
+def describe(target: TensorProto, tensor: TensorProto) -> None:
+    """Write into an empty tensor all that is known of another but its data."""
+    target.name, target.data_type = tensor.name, tensor.data_type
+    target.dims.extend(tensor.dims)
+    target.metadata_props.extend(tensor.metadata_props)
+    if tensor.HasField("doc_string"):
+        target.doc_string = tensor.doc_string
+
+
+def refer(tensor: onnx.TensorProto, **entries: object) -> None:
+    """Say in an empty tensor where its data lies."""
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in entries.items():
+        tensor.external_data.add(key=key, value=str(value))
 
 
 def _entries(tensor: TensorProto) -> dict[str, str]:

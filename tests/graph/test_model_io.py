@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnx_asgnas.errors import ModelError, OutputError
-from onnx_asgnas.graph import load_model, save_model, write_atomically
+from onnx_asgnas.graph import TraceGraph, load_model, model_io, runtime, save_model, write_atomically
+from onnx_asgnas.graph.model_io import has_external_data
+from onnx_asgnas.graph.runtime import random_inputs, run, session
 from onnx_asgnas.models import build
 
 
@@ -207,3 +210,91 @@ def test_a_place_that_cannot_be_written_is_refused(model: onnx.ModelProto, tmp_p
     with pytest.raises(OutputError, match="cannot be written"):
         save_model(model, tmp_path / "folder")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_external_data_stays_on_disk_until_it_is_read(model: onnx.ModelProto, with_external_data: Path) -> None:
+    graph = TraceGraph.of(with_external_data)
+    expected = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+    assert graph.initializers.keys() >= {"conv2.weight"} and graph.initializers.keys() <= expected.keys()
+    for name, tensor in graph.initializers.items():
+        assert tensor.external_data and not tensor.raw_data
+        assert np.array_equal(graph.array(name), expected[name])
+        assert graph.array(name).dtype == expected[name].dtype
+    weight = next(name for name in graph.initializers if graph.array(name).ndim == 4)
+    assert not graph.array(weight).flags.writeable
+    assert graph.model == TraceGraph.of(model).model
+    assert not any(t.external_data for t in graph.model.graph.initializer)
+
+
+@pytest.mark.parametrize("kind", ["FLOAT16", "BFLOAT16", "INT4", "UINT4", "INT8", "BOOL", "DOUBLE", "FLOAT8E4M3FN"])
+def test_external_data_of_every_kind(kind: str, tmp_path: Path) -> None:
+    number = onnx.TensorProto.DataType.Value(kind)
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(number)
+    values = np.random.default_rng(0).integers(0, 2, (3, 7)).astype(dtype)
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Identity", ["w"], ["y"])],
+        "g",
+        [],
+        [value("y", number, [3, 7])],
+        [onnx.numpy_helper.from_array(values, "w")],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)], ir_version=10)
+    onnx.save_model(model, tmp_path / "m.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
+    assert np.array_equal(TraceGraph.of(tmp_path / "m.onnx").array("w"), values)
+    assert np.array_equal(onnx.numpy_helper.to_array(load_model(tmp_path / "m.onnx").graph.initializer[0]), values)
+
+
+def test_saving_with_external_data_keeps_the_old_until_the_new_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (build("demosupnet", width=width) for width in (16, 17))
+    path = tmp_path / "model.onnx"
+    save_model(first, path, external_data=True)
+    assert has_external_data(path) and len(list(tmp_path.iterdir())) == 2
+    assert path.stat().st_size < first.ByteSize() / 2
+    assert load_model(path) == first
+    onnx.checker.check_model(path, full_check=True)
+    assert run_whole(onnx.load(path)) == run_whole(first)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", fail_on(path))
+        with pytest.raises(OutputError):
+            save_model(second, path, external_data=True)
+    assert load_model(path) == first
+    save_model(second, path, external_data=True)
+    assert load_model(path) == second
+    assert len(list(tmp_path.iterdir())) == 2
+    save_model(first, path)
+    assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"] and not has_external_data(path)
+
+
+def fail_on(path: Path) -> Callable[[str, Path], None]:
+    replace = os.replace
+
+    def replace_or_fail(source: str, target: Path) -> None:
+        if target == path:
+            raise OSError(errno.EIO, "it failed")
+        replace(source, target)
+
+    return replace_or_fail
+
+
+def run_whole(model: onnx.ModelProto) -> dict[str, list[float]]:
+    return {name: value.tolist() for name, value in run(session(model), random_inputs(model)).items()}
+
+
+def test_what_one_message_cannot_hold_is_saved_and_run_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build("demosupnet", width=16)
+    expected = run_whole(model)
+    extra = model.graph.node[0].output[0]
+    inner = run(session(model, outputs=[extra]), random_inputs(model), [extra])[extra]
+    for module in (model_io, runtime):
+        monkeypatch.setattr(module, "LIMIT", 1000)
+    monkeypatch.setattr(runtime, "_LARGE", 64)
+    assert run_whole(model) == expected
+    assert np.array_equal(run(session(model, outputs=[extra]), random_inputs(model), [extra])[extra], inner)
+    save_model(model, tmp_path / "model.onnx")
+    assert has_external_data(tmp_path / "model.onnx")
+    assert load_model(tmp_path / "model.onnx") == model
