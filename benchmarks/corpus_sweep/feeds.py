@@ -14,6 +14,7 @@ _SHORTER = 5
 _LENGTHS = (16, 11)
 _IDS = (4, 100)
 _HIGHEST_BYTE = 256
+_MATRIX = 2
 
 
 def feeds(
@@ -73,7 +74,8 @@ def _values(value: onnx.ValueInfoProto, shape: Sequence[int], rows: int, random:
         return random.integers(0, _HIGHEST_BYTE, shape).astype(dtype)
     if np.issubdtype(dtype, np.integer):
         return random.integers(min(_IDS[0], rows - 1), min(_IDS[1], rows), shape).astype(dtype)
-    return random.standard_normal(shape).astype(dtype)
+    offset = random.standard_normal((*shape[:2], *[1] * (len(shape) - 2)))  # noise alone is the same once averaged
+    return (random.standard_normal(shape) + (offset if len(shape) > _MATRIX else 0)).astype(dtype)
 
 
 def _rows_of_tables(model: onnx.ModelProto) -> int:

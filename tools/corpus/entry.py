@@ -41,7 +41,12 @@ class Entry:
 
 def image(size: int, *, channels: int = 3, batch: int = 2, name: str = "x") -> Callable[[], Example]:
     """Square images, [N, C, size, size], of which the batch is open."""
-    return lambda: Example(inputs={name: torch.randn(batch, channels, size, size)}, axes={name: BATCH})
+
+    def make() -> Example:
+        offset = torch.randn(batch, channels, 1, 1)  # noise alone is the same for every image once it is averaged
+        return Example(inputs={name: offset + torch.randn(batch, channels, size, size)}, axes={name: BATCH})
+
+    return make
 
 
 def numbers(*shape: int, name: str, axes: Axes = BATCH) -> Callable[[], Example]:

@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tools.corpus import light_models
 from tools.corpus.entry import Entry
 from tools.corpus.models import corpus
 
@@ -33,6 +34,9 @@ def main() -> None:
     folder: Path = options.folder
     (folder / "logs").mkdir(parents=True, exist_ok=True)
     index = Index(folder / "index.json")
+    for name in light_models.names():
+        if fnmatch.fnmatch(name, options.only) and not index.has(name, light_models.EXPORTER, failures=True):
+            index.add(light(name, folder))
     for entry in corpus():
         if not fnmatch.fnmatch(entry.name, options.only):
             continue
@@ -65,6 +69,14 @@ class Index:
         temporary = self.path.with_suffix(".new")
         temporary.write_text(json.dumps(self.records, indent=1) + "\n")
         temporary.replace(self.path)
+
+
+def light(name: str, folder: Path) -> dict[str, Any]:
+    """The record of a model that the onnx package ships."""
+    file = folder / f"{name}.onnx"
+    record = {"model": name, "family": light_models.FAMILY, "exporter": light_models.EXPORTER, "file": file.name}
+    record |= light_models.write(name, file)
+    return record | {"bytes": file.stat().st_size, "status": "exported", "reason": "", "seconds": 0.0}
 
 
 def export(entry: Entry, exporter: str, folder: Path, limit: float) -> dict[str, Any]:

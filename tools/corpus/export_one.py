@@ -150,7 +150,7 @@ def _has_batch_norm(module: nn.Module) -> bool:
 def _moved(module: nn.Module, example: Example) -> float:
     """The largest relative change of an output when the inputs change; raises where outputs are not finite."""
     other = {
-        name: torch.randn(value.shape) if value.is_floating_point() else value.roll(1, -1)
+        name: value.roll(1, 0) if value.is_floating_point() and len(value) > 1 else value.roll(1, -1)
         for name, value in example.inputs.items()
     }
     with torch.no_grad():

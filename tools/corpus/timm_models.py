@@ -78,7 +78,12 @@ _SIZES = {"crossvit_9_240": 240, "maxvit_rmlp_pico_rw_256": 256, "botnet26t_256"
 _VARIANTS: tuple[tuple[str, str, dict[str, Any], float], ...] = (
     ("vit_small_qk_norm_layer_scale", "vit_small_patch16_224", {"qk_norm": True, "init_values": 1e-5}, 22.1),
     ("vit_tiny_registers_average_pool", "vit_tiny_patch16_224", {"reg_tokens": 4, "global_pool": "avg"}, 5.7),
-    ("resnet26_blurpool_se", "resnet26d", {"aa_layer": "blurpool", "block_args": {"attn_layer": "se"}}, 17.0),
+    (
+        "resnet26_blurpool_se",
+        "resnet26d",
+        {"aa_layer": timm.layers.BlurPool2d, "block_args": {"attn_layer": "se"}},
+        17.0,
+    ),
 )
 
 

@@ -63,7 +63,7 @@ def entries() -> Iterator[Entry]:
         build = _builder(name, _Detection, weights_backbone=None, **options)
         yield _entry(name, "detection", build, image(size, batch=1))
     for name in _VIDEO:
-        size = 224 if name.startswith("mvit") else 112
+        size = 224 if name.startswith(("mvit", "s3d")) else 112
         frames = 16 if name.startswith(("mvit", "s3d")) else 8
         yield _entry(name, "video", _builder(name), numbers(2, 3, frames, size, size, name="x"))
 

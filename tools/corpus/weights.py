@@ -15,13 +15,15 @@ from torch import Tensor, nn
 
 _NORMS = ("norm", "bn", "ln_", ".ln", "gamma", "layer_scale", "ls1", "ls2", "scale", "gain")
 _CALIBRATED_DIMENSIONS = 2
+_LEAST_VARIANCE = 1e-3
 
 
 def randomise(module: nn.Module, inputs: dict[str, Tensor], seed: int) -> None:
     """Give every floating parameter and statistic distinct random values, in place.
 
-    Weights of dense layers are then scaled, one after another in the order of a forward pass, so that each layer's
-    output has a standard deviation of about one.
+    In the order of a forward pass weights of dense layers are then scaled so that each layer's output has a standard
+    deviation of about one, and statistics moved near those of what is normalised by them: else the constant part of the
+    activations grows from layer to layer until the outputs hardly depend on the inputs.
     """
     random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -74,8 +76,22 @@ def _calibrate(module: nn.Module, inputs: dict[str, Tensor], random: torch.Gener
                 parameter.mul_(factor)
         return output * factor
 
-    layers = [m for m in module.modules() if _is_dense(m)]
-    hooks = [layer.register_forward_hook(scale) for layer in layers]
+    def centre(norm: nn.Module, arguments: Any) -> None:
+        (values,) = arguments
+        if id(norm) in done or norm.running_mean is None:
+            return
+        done.add(id(norm))
+        axes = [axis for axis in range(values.dim()) if axis != 1]
+        variance, mean = torch.var_mean(values.float(), axes)
+        norm.running_var.mul_(variance.clamp_min(_LEAST_VARIANCE))
+        norm.running_mean.mul_(variance.sqrt()).add_(mean)
+
+    hooks = [m.register_forward_hook(scale) for m in module.modules() if _is_dense(m)]
+    hooks += [
+        m.register_forward_pre_hook(centre)
+        for m in module.modules()
+        if isinstance(getattr(m, "running_mean", None), Tensor)
+    ]
     try:
         module(**inputs)
     finally:
