@@ -17,9 +17,16 @@ _KINDS = frozenset(onnx.TensorProto.DataType.values()) - {onnx.TensorProto.UNDEF
 
 
 def check(model: onnx.ModelProto, name: str) -> None:
-    """Raise ModelError where the model is not valid; the data of large initializers is not looked at."""
+    """Raise ModelError where the model is not valid; the data of large initializers is not looked at.
+
+    The checker wants a shape of every input and output. Runtimes do not, so here one may be of unknown rank.
+    """
+    stub = without_weights(model)
+    for value in (*stub.graph.input, *stub.graph.output):
+        if value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape"):
+            value.type.tensor_type.shape.SetInParent()
     try:
-        onnx.checker.check_model(without_weights(model))
+        onnx.checker.check_model(stub)
     except (onnx.checker.ValidationError, ValueError) as error:
         raise _invalid(name, first_line(error)) from None
 
