@@ -16,7 +16,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from benchmarks.corpus_sweep.cases import Case
 from benchmarks.corpus_sweep.feeds import feeds
 from onnx_asgnas import construct
 from onnx_asgnas.config import Target
-from onnx_asgnas.errors import AsgnasError, ConstructError, VerificationError
+from onnx_asgnas.errors import AsgnasError, ConstructError, TargetError, VerificationError
 
 MARK = "RECORD "
 _NEWEST_TOLERANCE = 1e-3
@@ -125,11 +125,16 @@ class ModelSweep:
     def _sweep(self, case: Case, stages: Stages, record: dict[str, Any]) -> None:
         from onnx_asgnas.pruning import cut
 
-        with stages.stage("cut"):
-            result = cut(
-                str(self.path), target=target_of(case), mode=case.mode, criterion=case.criterion, seed=0, round_to=1
-            )
-        record |= facts_of(result)
+        *targets, last = targets_of(case)
+        for target in targets:
+            with suppress(TargetError), stages.stage("cut"):
+                result = cut(str(self.path), target, mode=case.mode, criterion=case.criterion, seed=0, round_to=1)
+                break
+        else:
+            with stages.stage("cut"):
+                target = last
+                result = cut(str(self.path), target, mode=case.mode, criterion=case.criterion, seed=0, round_to=1)
+        record |= facts_of(result) | {"target": str(target)}
         record["floats_kept"] = checks.floats(result.compact)
         self._check_form(result.zeroed, result.compact, stages)
         with tempfile.TemporaryDirectory() as folder:
@@ -191,9 +196,17 @@ class ModelSweep:
         return path
 
 
-def target_of(case: Case) -> Target:
-    """The target of a case: a fraction of every layer's channels, or of the structures in erase mode."""
-    return Target(remove_groups=case.fraction) if case.mode == "erase" else Target(uniform=case.fraction)
+def targets_of(case: Case) -> list[Target]:
+    """The targets of a case, of which the first that can be reached counts.
+
+    The fraction is of every layer's channels in mode prune, of the structures in mode erase, and of the MACs in mode
+    joint, there in smaller steps where residual streams keep most of a network from leaving.
+    """
+    if case.mode == "prune":
+        return [Target(uniform=case.fraction)]
+    if case.mode == "erase":
+        return [Target(remove_groups=case.fraction), Target(remove_groups=1)]
+    return [Target(keep_macs=1 - case.fraction / part) for part in (1, 2, 4, 16, 64)]
 
 
 def facts_of(result: Any) -> dict[str, Any]:

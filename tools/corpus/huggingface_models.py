@@ -107,6 +107,8 @@ _LLAMA = {
     "max_position_embeddings": 512,
 }
 _BERT = {"vocab_size": WORDS, "num_hidden_layers": 3}
+_MODERN = {"vocab_size": WORDS, "num_hidden_layers": 4, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+_MODERN |= {"cls_token_id": 1, "sep_token_id": 2}
 _SMALL = {"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 128, "num_hidden_layers": 2}
 _TEXT: tuple[_Rows, ...] = (
     ("bert", "BertConfig", "BertModel", Text, _BERT, 24, 0),
@@ -159,7 +161,7 @@ _TEXT: tuple[_Rows, ...] = (
     ("electra", "ElectraConfig", "ElectraForTokenClassification", Text, _BERT, 4, 2),
     ("deberta_v2", "DebertaV2Config", "DebertaV2Model", Text, {**_BERT, "hidden_size": 384, **_SMALL}, 1, 2),
     ("mpnet", "MPNetConfig", "MPNetModel", Text, _BERT, 24, 3),
-    ("modernbert", "ModernBertConfig", "ModernBertModel", Text, {**_BERT, "num_hidden_layers": 4}, 22, 3),
+    ("modernbert", "ModernBertConfig", "ModernBertModel", Text, _MODERN, 22, 3),
     (
         "qwen2",
         "Qwen2Config",
@@ -279,7 +281,7 @@ _VISION: tuple[tuple[str, str, str, dict[str, Any], int, float, int], ...] = (
     ("focalnet", "FocalNetConfig", "FocalNetForImageClassification", {}, 224, 28, 4),
     ("pvt", "PvtConfig", "PvtForImageClassification", {}, 224, 13, 4),
     ("yolos", "YolosConfig", "YolosForObjectDetection", {**_VIT_TINY, "image_size": [128, 128]}, 128, 3, 4),
-    ("dpt", "DPTConfig", "DPTForDepthEstimation", {**_VIT_TINY, "num_hidden_layers": 12}, 384, 8, 4),
+    ("dpt", "DPTConfig", "DPTForDepthEstimation", {**_VIT_TINY, "num_hidden_layers": 12}, 384, 25, 4),
     ("mobilenet_v2", "MobileNetV2Config", "MobileNetV2ForImageClassification", {}, 224, 3.5, 4),
     ("swinv2", "Swinv2Config", "Swinv2ForImageClassification", {"window_size": 7}, 224, 28, 4),
     ("segformer_encoder", "SegformerConfig", "SegformerForImageClassification", {}, 224, 3.3, 4),
