@@ -23,6 +23,7 @@ _FIRST = (
     "googlenet",
     "inception_v3",
 )
+_RANKS = ((1, 30.0), (2, 60.0), (3, 100.0), (5, float("inf")))
 _SIZES = {"inception_v3": 299, "swin_v2_t": 256, "swin_v2_s": 256, "swin_v2_b": 256}
 _OPTIONS: dict[str, dict[str, Any]] = {
     "inception_v3": {"init_weights": False, "aux_logits": True},
@@ -52,7 +53,7 @@ def entries() -> Iterator[Entry]:
             build=_builder(name, **_OPTIONS.get(name, {})),
             example=image(_SIZES.get(name, 224)),
             millions=_millions(name),
-            rank=0 if name in _FIRST else 1,
+            rank=0 if name in _FIRST else next(rank for rank, most in _RANKS if _millions(name) <= most),
         )
     for name in models.list_models(module=models.segmentation):
         build = _builder(name, _Segmentation, weights_backbone=None)
