@@ -21,11 +21,11 @@ def check(model: onnx.ModelProto, name: str) -> None:
 
     The checker wants a shape of every input and output. Runtimes do not, so here one may be of unknown rank.
     """
-    stub = without_weights(model)
-    for value in (*stub.graph.input, *stub.graph.output):
-        if value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape"):
-            value.type.tensor_type.shape.SetInParent()
     try:
+        stub = without_weights(model)
+        for value in (*stub.graph.input, *stub.graph.output):
+            if value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape"):
+                value.type.tensor_type.shape.SetInParent()
         onnx.checker.check_model(stub)
     except (onnx.checker.ValidationError, ValueError) as error:
         raise _invalid(name, first_line(error)) from None
@@ -97,7 +97,8 @@ def _copy_fields(source: Message, target: Message, leave: set[str]) -> None:
         elif hasattr(value, "append"):
             getattr(target, descriptor.name).extend(value)
         else:
-            setattr(target, descriptor.name, value)
+            text = isinstance(value, bytes)  # protobuf gives bytes where text is not UTF-8, and does not take them back
+            setattr(target, descriptor.name, value.decode("utf-8", "replace") if text else value)
 
 
 def _invalid(name: str, reason: str) -> ModelError:

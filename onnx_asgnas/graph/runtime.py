@@ -43,7 +43,6 @@ def session(
     message, held = _message(model, more, onnxruntime)
     if held:
         options.add_external_initializers(list(held), list(held.values()))
-        options.add_session_config_entry("session.disable_prepacking", "1")  # it would copy every weight
     try:
         active = onnxruntime.InferenceSession(message, options, providers=["CPUExecutionProvider"])
         active.held_weights = held  # it reads them where they are
