@@ -15,9 +15,13 @@ from enum import Enum, Flag, auto
 from typing import Protocol
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from onnx_asgnas.graph import TraceGraph
+
+_COUNTING = frozenset({onnx.TensorProto.INT64, onnx.TensorProto.INT32, onnx.TensorProto.BOOL, onnx.TensorProto.STRING})
+"""Types of tensors that index and count: they carry no channels, but for the int32 bias of a quantised layer."""
 
 Ids = NDArray[np.int64]
 Bits = NDArray[np.bool_]
@@ -213,6 +217,8 @@ class LabelBook:
 
     def _view(self, name: str) -> tuple[Ids, ...] | None:
         tensor = self.graph.initializers.get(name)
+        if tensor is not None and tensor.data_type in _COUNTING - {onnx.TensorProto.INT32}:
+            return None
         if tensor is not None:
             shapes = np.where(np.eye(len(tensor.dims), dtype=bool), tensor.dims, 1)
             found = [self.axis(name, axis, n, Kind(0)).reshape(shapes[axis]) for axis, n in enumerate(tensor.dims)]
@@ -244,6 +250,20 @@ def _axis_of(ids: Ids) -> int:
     return long[0] if len(long) == 1 else -1
 
 
+def piece_of(graph: TraceGraph, name: str, entry: int) -> tuple[str, int] | None:
+    """The piece of a vector put together by a Concat that holds an entry, and its place there; None for others."""
+    maker = graph.producer.get(name, -1)
+    if maker < 0 or graph.nodes[maker].op_type != "Concat":
+        return None
+    pieces = graph.nodes[maker].input
+    lengths = [(graph.size(piece) or (0,))[0] for piece in pieces]
+    ends = np.cumsum(lengths)
+    at = int(np.searchsorted(ends, entry, side="right"))
+    if at == len(lengths) or 0 in lengths[: at + 1]:
+        return None
+    return pieces[at], entry - int(ends[at]) + lengths[at]
+
+
 class LabelFlow:
     """The labels around one node: read those of its inputs, tie, freeze, and write those of its outputs."""
 
@@ -254,8 +274,13 @@ class LabelFlow:
         self.sums = False
 
     def size(self, position: int) -> tuple[int, ...] | None:
-        """The shape of an input with its open dimensions bound; None where unknown."""
-        return self.book.graph.size(self.node.input[position])
+        """The shape of an input with its open dimensions bound, none of them to one; None where unknown."""
+        return self.book.graph.sizes(self.node.input[position])[1]
+
+    def is_open(self, position: int, axis: int) -> bool:
+        """Is the length of this axis of an input not the same for every input of the model."""
+        shape = self.book.graph.shape(self.node.input[position])
+        return shape is None or shape[axis] is None
 
     def rank(self, position: int) -> int | None:
         """The number of axes of an input; None where unknown."""
@@ -289,6 +314,8 @@ class LabelFlow:
         """The labels of one axis of a weight, which this node knows how to cut; none where it is computed otherwise."""
         name = self.node.input[position]
         tensor = self.book.graph.initializers.get(name)
+        if tensor is not None and tensor.data_type in _COUNTING:
+            return np.full(tensor.dims[axis] if tensor.dims else 1, -1, np.int64)
         if tensor is not None:
             axis %= max(len(tensor.dims), 1)
             return self.own_axis(position, axis, tensor.dims[axis] if tensor.dims else 1, kind)
@@ -381,24 +408,32 @@ class LabelFlow:
     ) -> bool:
         """Entry `at` of a constant input says something of an axis with these labels; False where it is computed.
 
-        An input that a Concat puts together has its entry in one of the pieces. `node` is this one by default.
+        An input that a Concat puts together may have its entry in a constant piece. `node` is this one by default.
         """
-        node, graph = self.index if node is None else node, self.book.graph
-        while self._name(node, position) not in graph.initializers:
-            node = graph.producer.get(self._name(node, position), -1)
-            if at is None or node < 0 or graph.nodes[node].op_type != "Concat":
-                return False
-            lengths = [(graph.size(name) or (0,))[0] for name in graph.nodes[node].input]
-            ends = np.cumsum(lengths)
-            position = int(np.searchsorted(ends, at, side="right"))
-            if position == len(lengths) or 0 in lengths[: position + 1]:
-                return False
-            at -= int(ends[position]) - lengths[position]
+        node = self.index if node is None else node
+        if self._constant_of(node, position, at) is None:
+            return False
         self.book.sizes.append(SizeSlot(node, labels, input=position, position=at, counts=counts))
         return True
 
-    def _name(self, node: int, position: int) -> str:
-        return self.book.graph.nodes[node].input[position]
+    def entry(self, position: int, at: int) -> int | None:
+        """Entry `at` of an input that is a constant, or put together by a Concat of which that piece is constant."""
+        found = self._constant_of(self.index, position, at)
+        if found is None or found[1] is None:
+            return None
+        values = self.book.graph.constant(found[0])
+        return None if values is None else int(values.reshape(-1)[found[1]])
+
+    def _constant_of(self, node: int, position: int, at: int | None) -> tuple[str, int | None] | None:
+        """The initializer that holds an entry of an input, and its place there; None where it is computed."""
+        graph = self.book.graph
+        name = graph.nodes[node].input[position]
+        while name not in graph.initializers:
+            piece = None if at is None else piece_of(graph, name, at)
+            if piece is None:
+                return None
+            name, at = piece
+        return name, at
 
     def size_attribute(self, name: str, labels: Ids, at: int | None = None, counts: Counts = Counts.LENGTH) -> None:
         """An attribute of this node, or entry `at` of a list, is the length of an axis with these labels."""

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from onnx_asgnas.operators.labels import Counts, Ids, Kind, LabelFlow, Labelled
-from onnx_asgnas.operators.moving import Move, moves, normalised, part_of, remapped, sizes_of, views
+from onnx_asgnas.operators.moving import Move, moves, normalised, part_of, remapped, views
 from onnx_asgnas.operators.registry import Joint, Op, Rule, first, never, register
 from onnx_asgnas.operators.reshaping import reshape_labels
 
@@ -23,26 +23,39 @@ def reshape(op: Op) -> Rule:
     """https://onnx.ai/onnx/operators/onnx__Reshape.html and its siblings"""
 
     def move(flow: LabelFlow, found: Labelled) -> Labelled:
-        source, target = op.graph.size(op.node.input[0]), op.graph.size(op.node.output[0])
+        source, target = flow.size(0), op.graph.sizes(op.node.output[0])[1]
         if source is None or target is None:
             flow.freeze(found.ids, f"{op.node.op_type} of unknown shapes")
             return Labelled.none(0)
-        is_open = [n is None for n in op.graph.shape(op.node.input[0]) or source]
-        result = reshape_labels(flow, found, source, target, is_open)
+        again = op.graph.size(op.node.input[0]), op.graph.size(op.node.output[0])
+        other = None if again == (source, target) or None in again else again
+        result = reshape_labels(flow, found, source, target, other)  # type: ignore[arg-type]
         if op.node.op_type != "Reshape":
             return result
-        reason = "the target of this Reshape is computed"
-        wanted = op.constant(1) if op.has(1) else np.array(op.attribute("shape", ()))
+        given = op.attribute("shape")
         for axis in result.long:
-            if wanted is not None and len(wanted) > axis and wanted[axis] <= 0:
-                continue
             if not op.has(1):
-                flow.size_attribute("shape", result.along(axis), at=axis)
-            elif not _follows(flow, 1, axis, result.along(axis)):
-                result = sizes_of(flow, 1, axis, result, axis, reason)
+                if given[axis] > 0:
+                    flow.size_attribute("shape", result.along(axis), at=axis)
+            else:
+                result = _length(flow, op, result, axis, kept=0)
         return result
 
     return _mover(move)
+
+
+def _length(flow: LabelFlow, op: Op, found: Labelled, axis: int, kept: int) -> Labelled:
+    """Note that an entry of a target shape follows a labelled axis; freeze where it cannot.
+
+    An entry up to `kept` follows by itself: 0 and -1 of a Reshape, 1 of an Expand; so does a computed length.
+    """
+    if axis not in found.long or _follows(flow, 1, axis, found.along(axis)):
+        return found
+    entry = flow.entry(1, axis)
+    if entry is not None and (entry <= kept or flow.size_slot(1, axis, found.along(axis))):
+        return found
+    flow.freeze(found.ids, f"the target of this {op.node.op_type} is computed")
+    return Labelled.none(found.ids.ndim)
 
 
 def _follows(flow: LabelFlow, position: int, entry: int, labels: Ids) -> bool:
@@ -74,11 +87,9 @@ def expand(op: Op) -> Rule:
             flow.freeze(found.ids, "Expand to an unknown shape")
             return Labelled.none(0)
         result = found.map(lambda array: array.reshape((1,) * lead + array.shape))
-        wanted = op.constant(1)
         for axis in result.long:
-            if source[axis - lead] == target[axis] and not (wanted is not None and wanted[axis] == 1):
-                if not _follows(flow, 1, axis, result.along(axis)):
-                    result = sizes_of(flow, 1, axis, result, axis, "the target of this Expand is computed")
+            if source[axis - lead] == target[axis]:
+                result = _length(flow, op, result, axis, kept=1)
         return result
 
     return _mover(move)
@@ -128,6 +139,9 @@ def slice_(op: Op) -> Rule:
         for at, axis in enumerate(where):
             if axis not in found.long:
                 continue
+            if flow.is_open(0, axis):
+                flow.freeze(found.ids, "Slice of an axis of open length")
+                return Labelled.none(found.ids.ndim)
             if starts is None or ends is None or (op.has(4) and (steps is None or steps[at] != 1)):
                 flow.freeze(found.ids, "Slice with computed bounds or a step")
                 return Labelled.none(found.ids.ndim)
@@ -184,6 +198,9 @@ def split(op: Op) -> Rule:
 
     def cut(flow: LabelFlow, found: Labelled) -> list[Labelled] | None:
         axis = op.attribute("axis", 0) % found.ids.ndim
+        if axis in found.long and flow.is_open(0, axis):
+            flow.freeze(found.ids, "Split of an axis of open length")
+            return None
         return parts(flow, found, axis) if axis in found.long else [found] * count
 
     def labels(flow: LabelFlow) -> None:
@@ -211,7 +228,7 @@ def gather(op: Op) -> Rule:
             shape = found.ids.shape
             return found.map(lambda array: array.reshape(shape[:axis] + (1,) * len(size) + shape[axis + 1 :]))
         indices = op.constant(1)
-        if indices is None or not remapped(flow, 1, found.along(axis)):
+        if indices is None or flow.is_open(0, axis) or not remapped(flow, 1, found.along(axis)):
             flow.freeze(found.ids, "Gather by computed indices")
             return Labelled.none(found.ids.ndim + len(size) - 1)
         if indices.size == 1 and len(found.long) == 1:
@@ -357,7 +374,7 @@ def pad(op: Op) -> Rule:
             before, after = (-1, -1) if known is None else known.get(axis, (0, 0))
             if (before, after) == (0, 0):
                 continue
-            if before < 0 or after < 0 or not constant:
+            if before < 0 or after < 0 or not constant or flow.is_open(0, axis):
                 flow.freeze(found.ids, "Pad along the channels")
                 return Labelled.none(found.ids.ndim)
             widths = [(before, after) if a == axis else (0, 0) for a in range(found.ids.ndim)]

@@ -90,9 +90,7 @@ def _operand(flow: LabelFlow, position: int, size: tuple[int, ...]) -> Operand:
     return Operand(flow.read(position).map(lambda array: array.reshape(lead + array.shape)), size)
 
 
-def _without_repeats(
-    flow: LabelFlow, position: int, operand: Operand, others: Sequence[Operand | None]
-) -> Operand:
+def _without_repeats(flow: LabelFlow, position: int, operand: Operand, others: Sequence[Operand | None]) -> Operand:
     """An operand of equal values along an axis on which others are labelled counts as of size 1 there.
 
     Once channels leave it is of size 1, and broadcast (`Counts.BROADCAST`).

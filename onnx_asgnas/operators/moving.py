@@ -46,14 +46,6 @@ def part_of(flow: LabelFlow, found: Labelled, axis: int, start: int, stop: int) 
     return found.map(lambda array: array.take(range(start, stop), axis))
 
 
-def sizes_of(flow: LabelFlow, position: int, entry: int, found: Labelled, axis: int, reason: str) -> Labelled:
-    """Note that an entry of a constant input is the length of a labelled axis; freeze where it is computed."""
-    if axis in found.long and not flow.size_slot(position, entry, found.along(axis)):
-        flow.freeze(found.ids, reason)
-        return Labelled.none(found.ids.ndim)
-    return found
-
-
 def remapped(flow: LabelFlow, position: int, labels: Ids) -> bool:
     """Note that a constant input holds indices of a labelled axis."""
     return flow.size_slot(position, None, labels, Counts.INDICES)

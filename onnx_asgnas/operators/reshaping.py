@@ -6,7 +6,6 @@ A factor of an unlabelled axis has size 1 in the labels, so nothing is spread ov
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
@@ -47,32 +46,44 @@ def common_factors(source: Sizes, target: Sizes) -> Factors | None:
 
 
 def reshape_labels(
-    flow: LabelFlow, found: Labelled, source: Sizes, target: Sizes, open_axes: Sequence[bool]
+    flow: LabelFlow, found: Labelled, source: Sizes, target: Sizes, again: tuple[Sizes, Sizes] | None = None
 ) -> Labelled:
-    """The labels of a Reshape's output; `open_axes` tells of the source's axes whether their length is open.
+    """The labels of a Reshape's output, which goes from the shape `source` to `target`.
 
-    A labelled axis that is merged with unlabelled ones is spread over them where they are few and fixed; where they are
-    not, what lies beside them is mixed, so that the result does not depend on their lengths.
+    A labelled axis that is merged with unlabelled ones is spread over them where they are few; where they are many,
+    what lies beside them is mixed. `again` are the two shapes with other lengths of open axes: the factors that carry
+    labels must be the same there, or the labels stay.
     """
     if 0 in source or prod(source) != prod(target):
         flow.freeze(found.ids, f"{flow.node.op_type} of a shape that is not known")
         return Labelled.none(len(target))
     begin, end = _labelled_part(found, source, target)
     part = common_factors(source[begin[0] : end[0]], target[begin[1] : end[1]])
-    if part is None:
+    if part is None or (again is not None and not _same_labelled_factors(found, (source, target), again)):
         flow.freeze(found.ids, f"{flow.node.op_type} cuts them into parts that do not divide each other")
         return Labelled.none(len(target))
     inner = found.map(lambda array: array.reshape(array.shape[begin[0] : end[0]]))
     factored = inner.map(lambda array: array.reshape(_factor_shape(array, part)))
-    mixed = _mixed_factors(part, factored, open_axes[begin[0] : end[0]])
+    mixed = _mixed_factors(part, factored)
     if mixed:
-        reason = f"{flow.node.op_type} merges them with an axis of many or open positions"
-        factored = flow.mix(factored, mixed, reason)
+        factored = flow.mix(factored, mixed, f"{flow.node.op_type} merges them with an axis of many positions")
         if not factored.any:
             return Labelled.none(len(target))
     lead, trail = (1,) * begin[1], (1,) * (len(target) - end[1])
     merged = factored.map(lambda array: _merged(array, part))
     return _trimmed(merged.map(lambda array: array.reshape(lead + array.shape + trail)))
+
+
+def _same_labelled_factors(found: Labelled, one: tuple[Sizes, Sizes], two: tuple[Sizes, Sizes]) -> bool:
+    """Do the factors of labelled axes go to the same axes for two choices of the open lengths."""
+    signatures = []
+    for source, target in (one, two):
+        factors = common_factors(source, target) if 0 not in source and prod(source) == prod(target) else None
+        if factors is None:
+            return False
+        fixed = {f for axis in found.long if one[0][axis] == two[0][axis] for f in factors.before[axis]}
+        signatures.append([[factors.sizes[f] for f in own if f in fixed] for own in factors.after])
+    return signatures[0] == signatures[1]
 
 
 def _labelled_part(found: Labelled, source: Sizes, target: Sizes) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -109,17 +120,14 @@ def _factor_shape(array: NDArray[np.generic], factors: Factors) -> list[int]:
     return shape
 
 
-def _mixed_factors(factors: Factors, found: Labelled, open_axes: Sequence[bool]) -> list[int]:
-    """The labelled factors that would be merged with unlabelled ones that are many or open."""
-    is_open = {f for axis, own in enumerate(factors.before) if open_axes[axis] for f in own}
+def _mixed_factors(factors: Factors, found: Labelled) -> list[int]:
+    """The labelled factors that would be spread over too many positions."""
     labelled = set(found.long)
     mixed = []
     for own in factors.after:
-        plain = [f for f in own if f not in labelled]
-        if plain and labelled.intersection(own):
-            spread = prod(factors.sizes[f] for f in own)
-            if is_open.intersection(plain) or spread > _LARGEST:
-                mixed += [f for f in own if f in labelled]
+        here = labelled.intersection(own)
+        if here and len(here) < len(own) and prod(factors.sizes[f] for f in own) > _LARGEST:
+            mixed += sorted(here)
     return mixed
 
 

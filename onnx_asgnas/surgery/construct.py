@@ -114,10 +114,12 @@ class _Surgery:
         self._drop_operands(nodes)
         changed = self._fold_constants(tensors)
         changed |= self._slice()
-        changed |= SizeSurgery(self.graph, nodes, self.gone).perform(self.book.sizes)
+        sizes = SizeSurgery(self.graph, nodes, self.gone)
+        changed |= sizes.perform(self.book.sizes)
         self._bypass(work, nodes)
+        work.nodes.extend(copy for copies in sizes.before.values() for copy in copies)
         work.cleanup()
-        return self._assemble(work, changed)
+        return self._assemble(work, changed, sizes.before)
 
     def _drop_operands(self, nodes: dict[str, gs.Node]) -> None:
         dropped: dict[int, set[int]] = {}
@@ -173,7 +175,9 @@ class _Surgery:
             changed[axis.owner] = np.ascontiguousarray(values.compress(~lost, axis=axis.axis))
         return changed
 
-    def _assemble(self, work: gs.Graph, changed: dict[str, NDArray[np.generic]]) -> onnx.ModelProto:
+    def _assemble(
+        self, work: gs.Graph, changed: dict[str, NDArray[np.generic]], copies: dict[str, list[gs.Node]]
+    ) -> onnx.ModelProto:
         """The source's own protos with what was changed: graph surgeon does not keep metadata and doc strings."""
         model = without_weights(self.graph.model)
         graph = model.graph
@@ -182,6 +186,7 @@ class _Surgery:
         graph.input.extend(v for v in self.graph.model.graph.input)
         for original in self.graph.nodes:
             if original.name in kept:
+                graph.node.extend(_copied(copy) for copy in copies.get(original.name, ()))
                 graph.node.append(_rewired(original, kept[original.name]))
         read = {name for node in graph.node for name in read_by(node)} | {value.name for value in graph.output}
         for name, tensor in self.graph.initializers.items():
@@ -195,6 +200,11 @@ class _Surgery:
             del graph.value_info[:]
             graph.value_info.extend(onnx.shape_inference.infer_shapes(without_weights(model)).graph.value_info)
         return model
+
+
+def _copied(copy: gs.Node) -> onnx.NodeProto:
+    inputs, outputs = [t.name for t in copy.inputs], [t.name for t in copy.outputs]
+    return onnx.helper.make_node(copy.op, inputs, outputs, name=copy.name, **copy.attrs)
 
 
 def _rewired(original: onnx.NodeProto, kept: gs.Node) -> onnx.NodeProto:

@@ -11,7 +11,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from onnx_asgnas.graph import TraceGraph
-from onnx_asgnas.operators.labels import Counts, Ids, SizeSlot
+from onnx_asgnas.operators.labels import Counts, Ids, SizeSlot, piece_of
 
 Values = dict[str, NDArray[np.generic]]
 
@@ -24,12 +24,17 @@ def leaving(labels: Ids, gone: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 @dataclass(slots=True)
 class SizeSurgery:
-    """Brings the constants of a graph up to date; a constant that others read too is copied before it changes."""
+    """Brings the constants of a graph up to date; a constant that others read too is copied before it changes.
+
+    So is a Concat that puts such a constant together: `before` are the copies, by the node before which they go.
+    """
 
     graph: TraceGraph
     nodes: dict[str, gs.Node]
     gone: NDArray[np.bool_]
     values: Values = field(default_factory=dict)
+    copies: dict[str, gs.Node] = field(default_factory=dict)
+    before: dict[str, list[gs.Node]] = field(default_factory=dict)
 
     def perform(self, slots: Iterable[SizeSlot]) -> Values:
         """Change the inputs and attributes of the nodes that are left; gives the new constants by name."""
@@ -56,29 +61,47 @@ class SizeSurgery:
             node.attrs[slot.attribute] = numbers
 
     def _input(self, node: gs.Node, slot: SizeSlot, lost: NDArray[np.bool_]) -> None:
-        name, values = self._own_constant(node, slot)
+        name, entry = self.graph.nodes[slot.node].input[slot.input], slot.position
+        reader, place = node, slot.input
+        while name not in self.graph.initializers:
+            piece = None if entry is None else piece_of(self.graph, name, entry)
+            assert piece is not None  # or analysis would not have noted the slot
+            reader, place = self._own_concat(reader, place, name, piece[0])
+            name, entry = piece
+        own = f"{reader.name}.input{place}"
+        if own not in self.values:
+            own = self._free_name(own, name)
+        values = np.array(self.values.get(own, self.graph.array(name)))
         if slot.counts is Counts.INDICES:
             values = _remapped(values, lost)
         elif slot.counts is Counts.BROADCAST:
-            values.reshape(-1)[slot.position or 0] = 1
+            values.reshape(-1)[entry or 0] = 1
         else:
-            values.reshape(-1)[slot.position or 0] -= int(lost.sum()) * (-1 if slot.counts is Counts.FROM_END else 1)
-        self._put(node, slot.input, name, values)
+            values.reshape(-1)[entry or 0] -= int(lost.sum()) * (-1 if slot.counts is Counts.FROM_END else 1)
+        self.values[own] = values
+        reader.inputs[place] = gs.Constant(own, values)
 
-    def _own_constant(self, node: gs.Node, slot: SizeSlot) -> tuple[str, NDArray[Any]]:
-        """The name of the constant that this node alone reads here, and its present values."""
-        name = f"{node.name}.input{slot.input}"
-        if name in self.values:
-            return name, np.array(self.values[name])
-        original = self.graph.nodes[slot.node].input[slot.input]
-        taken = self.graph.initializers.keys() | self.graph.producer.keys()
-        while name in taken and name != original:
+    def _own_concat(self, reader: gs.Node, place: int, name: str, piece: str) -> tuple[gs.Node, int]:
+        """The Concat that puts this input together, as one that this node alone reads; and where the piece is in it."""
+        original = self.graph.nodes[self.graph.producer[name]]
+        own = f"{reader.name}.input{place}"
+        if own not in self.copies:
+            source = reader.inputs[place].inputs[0]
+            result = gs.Variable(self._free_name(own, ""))
+            copy = gs.Node("Concat", own, dict(source.attrs), list(source.inputs), [result])
+            reader.inputs[place] = result
+            self.copies[own] = copy
+            self.before.setdefault(self._reader_of(reader), []).insert(0, copy)
+        return self.copies[own], list(original.input).index(piece)
+
+    def _reader_of(self, node: gs.Node) -> str:
+        """The node of the graph for which a copy is made."""
+        return next((name for name, copies in self.before.items() if node in copies), node.name)
+
+    def _free_name(self, name: str, own: str) -> str:
+        while name != own and (name in self.graph.initializers or name in self.graph.producer):
             name += "_"
-        return name, np.array(self.values.get(name, self.graph.array(original)))
-
-    def _put(self, node: gs.Node, position: int, name: str, values: NDArray[Any]) -> None:
-        self.values[name] = values
-        node.inputs[position] = gs.Constant(name, values)
+        return name
 
     def _explicit_parts(self, node: gs.Node, slot: SizeSlot, lost: NDArray[np.bool_]) -> None:
         """Give a Split into equal parts the parts that are left, as an input or (before operator set 13) attribute."""
@@ -88,9 +111,7 @@ class SizeSurgery:
         if self.graph.opsets.get("", 1) < 13:
             node.attrs["split"] = parts
             return
-        name = f"{node.name}.split"
-        while name in self.graph.initializers or name in self.graph.producer:
-            name += "_"
+        name = self._free_name(f"{node.name}.split", "")
         node.inputs.append(gs.Constant(name, np.array(parts, np.int64)))
         self.values[name] = np.array(parts, np.int64)
 

@@ -41,7 +41,8 @@ def zeroed(space: SearchSpace, graph: TraceGraph, chosen: Sequence[int]) -> onnx
         for axis in space.channels.axes:
             lost = mask[space.channels.numbers_on(axis)]
             if axis.zeroed and lost.any():
-                own(axis.owner)[(slice(None),) * axis.axis + (lost,)] = space.channels.zero_of(axis.owner)
+                zeros = space.channels.zero_of(axis.owner)
+                np.moveaxis(own(axis.owner), axis.axis, 0)[lost] = np.moveaxis(zeros, axis.axis, 0)[lost]
     model = onnx.ModelProto()
     model.CopyFrom(graph.model)
     for tensor in model.graph.initializer:
