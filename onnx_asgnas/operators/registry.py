@@ -20,10 +20,10 @@ ZeroRule = Callable[[tuple[bool, ...]], bool]
 class Op:
     """One node of a trace graph, as the function that declares its operator sees it."""
 
-    def __init__(self, graph: TraceGraph, index: int) -> None:
+    def __init__(self, graph: TraceGraph, index: int, node: onnx.NodeProto | None = None) -> None:
         self.graph = graph
         self.index = index
-        self.node = graph.nodes[index]
+        self.node = graph.nodes[index] if node is None else node
         self._attributes: dict[str, onnx.AttributeProto] = {a.name: a for a in self.node.attribute}
 
     def attribute(self, name: str, default: Any = None) -> Any:
@@ -72,6 +72,20 @@ class Joint:
     axis: int | None = None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Quantised:
+    """How an input stands for numbers: (q - zero point) · scale.
+
+    `scale` and `zero_point` are input positions, None where there is none. Where they are vectors they lie along
+    `axis`; where they have as many axes as the input, one entry holds for `block` places on it.
+    """
+
+    scale: int | None = None
+    zero_point: int | None = None
+    axis: int = 0
+    block: int = 0
+
+
 def never(zero: tuple[bool, ...]) -> bool:
     """The output is not known to be zero whatever the inputs are."""
     return False
@@ -90,7 +104,7 @@ class Rule:
     `parameters` which inputs train and in what role, `labels` how channel labels flow through it, `joint` whether a
     zero operand may be dropped, `macs` its multiply-accumulates for one example, `shape_only` that the output depends
     on the shape of the input and not on its values, `view` how the labels of a weight pass through it, where it works
-    on initializers alone.
+    on initializers alone, `quantised` which inputs are weights in whole numbers.
     """
 
     labels: Callable[[LabelFlow], None]
@@ -101,6 +115,7 @@ class Rule:
     macs: int = 0
     shape_only: bool = False
     view: Callable[[LabelFlow], Sequence[Ids] | None] | None = None
+    quantised: Mapping[int, Quantised] = field(default_factory=dict)
 
 
 Declaration = Callable[[Op], Rule]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_asgnas.graph import TraceGraph
-from onnx_asgnas.operators import Rule, trainable_parameters
+from onnx_asgnas.operators import Rule, counted_parameters
 from onnx_asgnas.space.cost import Cost, elements
 from onnx_asgnas.space.coupling import Coupling
 
@@ -24,7 +24,7 @@ class ChannelCost:
 
     def __init__(self, graph: TraceGraph, rules: Sequence[Rule | None], coupling: Coupling) -> None:
         axes = list(coupling.book.axes.values())
-        parameters = trainable_parameters(graph, rules)
+        parameters = counted_parameters(graph, rules)
         place = {name: at for at, name in enumerate(parameters)}
         self.parameters = parameters
         self._elements = np.array([elements(graph, name) for name in parameters], np.float64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -12,6 +12,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from onnx_asgnas.graph import TraceGraph
+from onnx_asgnas.operators import Rule, dequantised, zero_of
 from onnx_asgnas.operators.labels import Ids, Kind, LabelledAxis
 from onnx_asgnas.space.coupling import Coupling
 from onnx_asgnas.space.structures import Group, Slice
@@ -41,6 +42,10 @@ class Channels:
     def graph(self) -> TraceGraph:
         """The network."""
         return self.coupling.graph
+
+    @property
+    def _rules(self) -> Sequence[Rule | None]:
+        return self.coupling.rules
 
     @cached_property
     def axes(self) -> list[LabelledAxis]:
@@ -94,7 +99,7 @@ class Channels:
             if not axis.zeroed:
                 continue
             numbers = self.numbers_on(axis)
-            values = graph.array(axis.owner)
+            values = dequantised(graph, self._rules, axis.owner)
             flat = np.moveaxis(values, axis.axis, 0).reshape(axis.length, -1).astype(np.float64, copy=False)
             here = numbers >= 0
             sums += np.bincount(numbers[here], np.einsum("ij,ij->i", flat, flat)[here], minlength=self.count)
@@ -107,13 +112,14 @@ class Channels:
         for axis in self.axes:
             if axis.zeroed:
                 values = graph.array(axis.owner)
+                differs = values != zero_of(graph, self._rules, axis.owner)
                 others = tuple(a for a in range(values.ndim) if a != axis.axis)
-                alive[self.numbers_on(axis)[(values != self.zero_of(axis.owner)).any(axis=others)]] = True
+                alive[self.numbers_on(axis)[differs.any(axis=others)]] = True
         return ~alive[:-1]
 
-    def zero_of(self, name: str) -> int:
-        """What stands for zero in an initializer: the zero point, where it is quantised."""
-        return 0
+    def zero_of(self, name: str) -> NDArray[np.generic]:
+        """What stands for zero in an initializer, of its shape: the zero points, where it is quantised."""
+        return zero_of(self.graph, self._rules, name)
 
     def groups(self) -> tuple[Group, ...]:
         """Each group's zeroed slices; named after the first of them."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnx_asgnas.graph import TraceGraph
-from onnx_asgnas.operators import Rule, trainable_parameters
+from onnx_asgnas.operators import Rule, counted_parameters
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,7 +22,7 @@ class Cost:
 def cost_of(graph: TraceGraph, rules: Sequence[Rule | None]) -> Cost:
     """What the whole graph costs; open dimensions other than the batch count as 64."""
     return Cost(
-        params=sum(elements(graph, name) for name in trainable_parameters(graph, rules)),
+        params=sum(elements(graph, name) for name in counted_parameters(graph, rules)),
         macs=sum(rule.macs for rule in rules if rule is not None),
     )
 

@@ -40,8 +40,10 @@ class Coupling:
     it holds every label of some axis, or when one of its channels has no initializer that makes it.
     """
 
-    def __init__(self, graph: TraceGraph, grouping: Grouping, before: Coupling | None = None) -> None:
-        self.graph, self.book = graph, grouping.book
+    def __init__(
+        self, graph: TraceGraph, rules: Sequence[Rule | None], grouping: Grouping, before: Coupling | None = None
+    ) -> None:
+        self.graph, self.rules, self.book = graph, rules, grouping.book
         self.grouping, self.before = grouping, before
         self.group, self.count = grouping.group, grouping.count
         self.frozen_groups = grouping.frozen
@@ -56,7 +58,7 @@ class Coupling:
         ignored: frozenset[tuple[str, int]] = frozenset()
         found: Coupling | None = None
         for _ in range(_PASSES):
-            found = cls(graph, settle(_propagate(graph, rules, ignored, sources)), found)
+            found = cls(graph, rules, settle(_propagate(graph, rules, ignored, sources)), found)
             more = found._axes_that_stay() if found.book.conflict else frozenset()
             if more <= ignored:
                 break
@@ -65,11 +67,14 @@ class Coupling:
         return found
 
     def _axes_that_stay(self) -> frozenset[tuple[str, int]]:
+        """The axes of which freezes name every label: not those that are only tied to one."""
+        stays = np.zeros(self.book.count, bool)
+        for freeze in self.book.freezes:
+            stays[freeze.labels] = True
         return frozenset(
             key
             for key, axis in self.book.axes.items()
-            if Kind.SOURCE not in axis.kind
-            and self.frozen_groups[self.group[axis.start : axis.start + axis.length]].all()
+            if Kind.SOURCE not in axis.kind and stays[axis.start : axis.start + axis.length].all()
         )
 
     def labels_at(self, owner: str, axis: int, indices: Sequence[int]) -> Ids:

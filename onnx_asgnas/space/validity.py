@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from onnx_asgnas.graph import TraceGraph
-from onnx_asgnas.operators import Rule, rule_of, trainable_parameters
+from onnx_asgnas.operators import Rule, counted_parameters, rule_of
 from onnx_asgnas.space.cost import Cost, SlicedAxes, elements
 from onnx_asgnas.space.joints import Joints, JointTree
 from onnx_asgnas.space.regions import Regions
@@ -43,7 +43,7 @@ class RemovalState:
         protected: Sequence[str] = (),
     ) -> None:
         self._graph, self._rules, self._joints, self._structures = graph, rules, joints, structures
-        parameters = trainable_parameters(graph, rules)
+        parameters = counted_parameters(graph, rules)
         self._parameters = {name: elements(graph, name) for name in parameters}
         self._minimal = {s.tensor for s in structures if s.minimal}
         self._index = {s.tensor: at for at, s in enumerate(structures)}
