@@ -145,7 +145,8 @@ class KnownRule(Protocol):
     """What the labels ask of the rule of an operator on parameters: how a weight's labels pass through it."""
 
     @property
-    def view(self) -> Callable[[LabelFlow], Sequence[Ids] | None] | None: ...
+    def view(self) -> Callable[[LabelFlow], Sequence[Ids] | None] | None:
+        """Gives the labels of what the operator makes of a weight."""
 
 
 class LabelBook:

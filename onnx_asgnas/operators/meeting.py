@@ -98,34 +98,52 @@ def _without_repeats(flow: LabelFlow, position: int, operand: Operand, others: S
     size = list(operand.size)
     for axis, n in enumerate(size):
         meets = [o for o in others if o is not None and o is not operand and o.labels.ids.shape[axis] > 1]
-        if n > 1 and meets and operand.labels.ids.shape[axis] == 1 and not operand.labels.any:
-            if _repeats(flow.book.graph, flow.node.input[position], axis - len(size)):
-                maker = flow.book.graph.producer[flow.node.input[position]]
-                node = flow.book.graph.nodes[maker]
-                entry = axis - len(size) + len(flow.book.graph.size(node.output[0]) or ())
-                shape = len(node.input) - 1
-                if flow.size_slot(shape, entry, meets[0].labels.along(axis), Counts.BROADCAST, node=maker):
-                    size[axis] = 1
+        if n == 1 or not meets or operand.labels.any:
+            continue
+        makers = _repeated_by(flow.book.graph, flow.node.input[position], axis - len(size), flow.index)
+        labels = meets[0].labels.along(axis)
+        if makers and all(flow.size_slot(p, at, labels, Counts.BROADCAST, node) for node, p, at in makers):
+            size[axis] = 1
     return replace(operand, size=tuple(size))
 
 
-def _repeats(graph: TraceGraph, name: str, axis: int) -> bool:
-    """Are all values of a tensor along an axis (from the end) equal, and is it only broadcast against longer ones."""
-    node = graph.nodes[graph.producer[name]] if name in graph.producer else None
-    if node is None or node.op_type not in ("ConstantOfShape", "Expand") or graph.is_output(name):
-        return False
-    if node.op_type == "Expand":
-        source = graph.size(node.input[0])
-        if source is None or (len(source) >= -axis and source[axis] != 1):
-            return False
+def _repeated_by(graph: TraceGraph, name: str, axis: int, reader: int) -> list[tuple[int, int, int]] | None:
+    """Where it says how often the values of a tensor repeat along an axis (from the end): (node, input, entry) each.
+
+    None where they are not all equal, or where something reads them that does not broadcast them against others.
+    """
     length = (graph.size(name) or (0,))[axis]
-    for index in graph.consumers[name]:
-        reader = graph.nodes[index]
-        others = [graph.size(other) or () for other in reader.input if other and other != name]
-        covered = any(len(other) >= -axis and other[axis] == length for other in others)
-        if reader.op_type not in _BROADCASTING or not covered:
-            return False
-    return True
+    found: list[tuple[int, int, int]] = []
+    stack = [(name, reader)]
+    while stack:
+        tensor, path = stack.pop()
+        maker = graph.producer.get(tensor, -1)
+        covered = all(
+            index == path or _covers_elsewhere(graph, index, tensor, axis, length) for index in graph.consumers[tensor]
+        )
+        if maker < 0 or graph.is_output(tensor) or not covered:
+            return None
+        node = graph.nodes[maker]
+        source = graph.size(node.input[0]) if node.input else None
+        if node.op_type in _BROADCASTING or node.op_type in ("Cast", "Not"):
+            sizes = [(other, graph.size(other)) for other in node.input]
+            if any(size is None for _, size in sizes):
+                return None
+            stack += [(other, maker) for other, size in sizes if size and len(size) >= -axis and size[axis] > 1]
+        elif node.op_type == "ConstantOfShape" or (
+            node.op_type == "Expand" and source is not None and (len(source) < -axis or source[axis] == 1)
+        ):
+            found.append((maker, len(node.input) - 1, axis + len(graph.size(tensor) or ())))
+        else:
+            return None
+    return found
+
+
+def _covers_elsewhere(graph: TraceGraph, node: int, tensor: str, axis: int, length: int) -> bool:
+    """Does a node broadcast this tensor against another operand that is as long along the axis."""
+    reader = graph.nodes[node]
+    others = [graph.size(other) or () for other in reader.input if other and other != tensor]
+    return reader.op_type in _BROADCASTING and any(len(o) >= -axis and o[axis] == length for o in others)
 
 
 def meet(flow: LabelFlow, one: Operand, two: Operand) -> Operand:

@@ -53,7 +53,18 @@ def dropout(op: Op) -> Rule:
     return Rule(labels=pass_labels, zero=never if op.gives_more() else first)
 
 
-@register("Acos", "Cos", "Cosh", "Exp", "HardSigmoid", "IsInf", "IsNaN", "Not", "Sigmoid", "Softplus")
+@register("Cos")
+def cosine(op: Op) -> Rule:
+    """https://onnx.ai/onnx/operators/onnx__Cos.html: of the angles of a position encoding, which leave with nothing."""
+
+    def labels(flow: LabelFlow) -> None:
+        flow.book.conflict |= flow.read(0).any
+        flow.freeze(flow.read(0).ids, "Cos is not zero where the channel's variables are")
+
+    return Rule(labels=labels)
+
+
+@register("Acos", "Cosh", "Exp", "HardSigmoid", "IsInf", "IsNaN", "Not", "Sigmoid", "Softplus")
 def not_zero_preserving(op: Op) -> Rule:
     """f(0) ≠ 0; https://onnx.ai/onnx/operators/"""
     return Rule(labels=pass_labels_not_zero)

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from onnx_asgnas.config import Mode, Target
-from onnx_asgnas.errors import SpaceError, UnsupportedOperatorError
+from onnx_asgnas.errors import InputError, SpaceError, UnsupportedOperatorError
 from onnx_asgnas.graph import ModelSource, TraceGraph
 from onnx_asgnas.operators import Rule, rules_of
 from onnx_asgnas.space.channel_cost import ChannelCost
@@ -253,8 +254,9 @@ def analyze(
 ) -> SearchSpace:
     """The search space of any ONNX model: its removal structures, and the reason for each that must stay.
 
-    `protect` are patterns of tensor or node names: the operators that match one stay, and with them every structure
-    whose removal would take one along. Raises UnsupportedOperatorError with `strict` where an operator is unknown,
+    `protect` are patterns of operator, tensor or weight names, or of operator types ("op:Gemm"): the operators that
+    match one stay, and with them their channels and every structure whose removal would take one along. Raises
+    InputError for a pattern that nothing matches, UnsupportedOperatorError with `strict` where an operator is unknown,
     ModelError for a model that cannot be read.
     """
     graph = source if isinstance(source, TraceGraph) else TraceGraph.of(source)
@@ -298,14 +300,34 @@ def fingerprint_of(graph: TraceGraph) -> str:
     return digest.hexdigest()[:16]
 
 
+_BY_TYPE = "op:"
+"""What a pattern of operator types begins with."""
+
+
 def _protected_nodes(graph: TraceGraph, patterns: Iterable[str]) -> dict[str, str]:
-    """The nodes that match a pattern by their own name or an output's, each with the first such pattern."""
+    """The nodes that match a pattern, each with the first such pattern; raises InputError for one that none matches.
+
+    A name is that of the node, of what it gives or of an initializer that it reads; "op:Gemm" is an operator type.
+    """
     found: dict[str, str] = {}
     for pattern in patterns:
-        for node in graph.nodes:
-            if node.name not in found and any(fnmatchcase(name, pattern) for name in (node.name, *node.output)):
-                found[node.name] = pattern
+        matching = [node.name for node in graph.nodes if _matches(graph, node, pattern)]
+        if not matching:
+            raise InputError(
+                f"nothing matches the pattern {pattern!r} of what to protect",
+                fix="Give names of operators, tensors or weights, as 'head*', or an operator type, as 'op:Gemm'.",
+                pattern=pattern,
+            )
+        for name in matching:
+            found.setdefault(name, pattern)
     return found
+
+
+def _matches(graph: TraceGraph, node: onnx.NodeProto, pattern: str) -> bool:
+    if pattern.startswith(_BY_TYPE):
+        return fnmatchcase(node.op_type, pattern.removeprefix(_BY_TYPE))
+    weights = (name for name in node.input if name in graph.initializers)
+    return any(fnmatchcase(name, pattern) for name in (node.name, *node.output, *weights))
 
 
 def _without(structure: Structure, protected: Mapping[str, str]) -> Structure:
