@@ -1,86 +1,105 @@
-"""How long the analysis of large graphs takes: chains of residual branches, of 1,000 to 10,000 operators and more.
+"""How fast models are analysed and cut: against torch-pruning and onnxsim side by side, and as they grow.
 
-    python benchmarks/analysis.py [OPERATORS ...]
+    python benchmarks/analysis.py MODELS [--only PATTERN] [--rounds 9]   # in the environment of `make bench-env`
+    python benchmarks/analysis.py --scaling [--rounds 3]                 # needs nothing but the package
 
-Each block is x + bn(conv(relu(bn(conv(x))))), and every fourth one joins two branches in a Concat instead. Printed are
-seconds for the normal form, the analysis, one selection of half the structures, and construct.
+MODELS is a folder of exported networks; what it lacks is exported into it. For each network one process of one thread
+runs, in rounds of random order: `nas.analyze` of the loaded model (its normal form, shapes, all) against
+torch-pruning's dependency graph with the enumeration of all groups; `cut` of half the channels from the loaded model
+(analysis, choice, surgery; no check) against torch-pruning's whole prune of the loaded module; and onnxsim, which the
+other tool that prunes ONNX needs first. A ratio is the median over the rounds of their time over ours. Results go to
+docs/pruning.jsonl, and docs/pruning.md is made anew.
 """
 
 from __future__ import annotations
 
+import argparse
+import fnmatch
 import sys
-import time
+import tempfile
+from pathlib import Path
+from statistics import geometric_mean
+from typing import Any
 
-import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
+_CHECKOUT = Path(__file__).resolve().parents[1]
+sys.path[0] = str(_CHECKOUT)  # in place of this script's folder, in which a module has the name of a package
 
-from onnx_asgnas.config import Target
-from onnx_asgnas.graph import normalise
-from onnx_asgnas.space import analyze
-from onnx_asgnas.surgery import construct
+from benchmarks.peers import page, records  # noqa: E402
+from benchmarks.peers.pairs import in_own_process  # noqa: E402
 
-CHANNELS = 4
-
-
-def network(operators: int) -> onnx.ModelProto:
-    """A chain of blocks with about so many operators."""
-    random = np.random.default_rng(0)
-    nodes: list[onnx.NodeProto] = []
-    weights: list[onnx.TensorProto] = []
-
-    def weight(*shape: int) -> str:
-        weights.append(numpy_helper.from_array(random.normal(0, 0.3, shape).astype(np.float32), f"w{len(weights)}"))
-        return weights[-1].name
-
-    def node(op_type: str, *inputs: str, **attributes: object) -> str:
-        name = f"{op_type}{len(nodes)}"
-        nodes.append(helper.make_node(op_type, inputs, [name], name=name, **attributes))
-        return name
-
-    def conv_norm(x: str, inputs: int = CHANNELS) -> str:
-        y = node("Conv", x, weight(CHANNELS, inputs, 1, 1))
-        return node("BatchNormalization", y, *(weight(CHANNELS) for _ in range(3)), "ones")
-
-    weights.append(numpy_helper.from_array(np.ones(CHANNELS, np.float32), "ones"))
-    x, blocks = "x", 0
-    while len(nodes) < operators - 2:
-        blocks += 1
-        if blocks % 4:
-            x = node("Add", x, conv_norm(node("Relu", conv_norm(x))))
-        else:
-            x = conv_norm(node("Relu", node("Concat", conv_norm(x), conv_norm(x), axis=1)), 2 * CHANNELS)
-    shape = ["N", CHANNELS, 4, 4]
-    last = node("Relu", x)
-    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("x", last)]
-    graph = helper.make_graph(nodes, "chain", values[:1], values[1:], weights)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+_ROUNDS, _REPEATS = 9, 3
 
 
 def main() -> None:
-    """Print one line for each size."""
-    print(f"{'operators':>10} {'structures':>10} {'normalise':>10} {'analyze':>10} {'choose':>10} {'construct':>10}")
-    for size in [int(argument) for argument in sys.argv[1:]] or [1_000, 3_000, 10_000]:
-        model = network(size)
-        times = [time.perf_counter()]
-        plain = normalise(model)
-        times.append(time.perf_counter())
-        space = analyze(plain)
-        times.append(time.perf_counter())
-        scores = np.random.default_rng(0).random(len(space.candidates))
-        selection = space.choose(lambda _, scores=scores: scores, Target(remove_groups=0.5))
-        times.append(time.perf_counter())
-        tensors = {t.name: t for t in plain.graph.initializer}
-        for index in selection.chosen:
-            for piece in space.groups[index].slices:
-                values = numpy_helper.to_array(tensors[piece.initializer]).copy()
-                values[...] = 0 if piece.axis is None else values
-                values[(slice(None),) * (piece.axis or 0) + (list(piece.indices),)] = 0
-                tensors[piece.initializer].CopyFrom(numpy_helper.from_array(values, piece.initializer))
-        start = time.perf_counter()
-        construct(plain, space)
-        seconds = [*np.diff(times), time.perf_counter() - start]
-        print(f"{len(model.graph.node):>10} {len(space.candidates):>10} " + " ".join(f"{s:>9.2f}s" for s in seconds))
+    """Measure what is asked for, and write the page."""
+    options = _options()
+    if options.models is not None:
+        against_peers(options.models.resolve(), options.only, options.rounds or _ROUNDS)
+    if options.scaling:
+        scaling(options.rounds or _REPEATS)
+
+
+def against_peers(folder: Path, only: str, rounds: int) -> None:
+    """Every network from both exporters' files, one process after another."""
+    from benchmarks.peers.networks import ALL, EXPORTERS, TIMED, file_of
+
+    found: list[dict[str, Any]] = []
+    for name in ALL:
+        for exporter in EXPORTERS:
+            if not fnmatch.fnmatch(f"{name}.{exporter}", only):
+                continue
+            path = file_of(name, exporter, folder)
+            company = "peers" if name in TIMED else "alone"
+            found += in_own_process("benchmarks.peers.speed", name, exporter, str(path), str(rounds), company)
+            print(_line(found[-1]), flush=True)
+            records.keep(found[-1:])
+    page.write()
+    for kind in ("analysis", "cut"):
+        for exporter in EXPORTERS:
+            ratios = [r["ratio"][kind] for r in found if r["exporter"] == exporter and kind in r["ratio"]]
+            if ratios:
+                mean = f"{geometric_mean(ratios):.2f} times in the geometric mean"
+                print(f"{kind}, {exporter}: {mean}, {min(ratios):.2f} at least")
+
+
+def scaling(repeats: int) -> None:
+    """Time and memory of the analysis at growing sizes, and the powers with which they grow."""
+    import onnx
+
+    from benchmarks.peers.growth import MODES, SIZES, exponents, network
+
+    found: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder, f"{size}.onnx") for size in SIZES]
+        for size, file in zip(SIZES, files, strict=True):
+            onnx.save(network(size), file)
+        for mode in MODES:
+            for file in files:
+                found += in_own_process("benchmarks.peers.growth", str(file), mode, str(repeats))
+                row = found[-1]
+                print(f"{mode}, {row['operators']} operators: {row['seconds']:.3f} s, {row['megabytes']} MB", flush=True)
+            powers = exponents(found[-len(files) :])
+            print(f"{mode}: time grows with the power {powers['seconds']:.3f}, memory with {powers['megabytes']:.3f}")
+    records.keep(found)
+    page.write()
+
+
+def _line(record: dict[str, Any]) -> str:
+    times = ", ".join(f"{label} {found['median']:.3f} s" for label, found in record["seconds"].items())
+    ratios = ", ".join(f"{kind} {ratio:.2f} times" for kind, ratio in record["ratio"].items())
+    return f"{record['model']}.{record['exporter']}: {times}; faster: {ratios or '-'}; load {record['load']}"
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", type=Path, nargs="?", help="the folder of exported networks")
+    parser.add_argument("--only", default="*", help="a pattern of NAME.EXPORTER")
+    parser.add_argument("--rounds", type=int, help=f"rounds, {_ROUNDS}, or analyses of each size, {_REPEATS}")
+    parser.add_argument("--scaling", action="store_true", help="chains of 1,000 to 100,000 operators")
+    options = parser.parse_args()
+    if options.models is None and not options.scaling:
+        parser.error("give the folder of exported networks, or --scaling, or both")
+    return options
 
 
 if __name__ == "__main__":

@@ -1,0 +1,2 @@
+"""docs/pruning.md"""
+def write(): pass

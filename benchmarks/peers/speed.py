@@ -1,0 +1,72 @@
+"""One network, analysed and cut by us and by the others in turn.
+
+    python -m benchmarks.peers.speed NAME EXPORTER FILE ROUNDS {peers,alone}    # analysis.py runs all
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from typing import Any
+
+import onnx
+
+from benchmarks.peers.pairs import Contender, in_turn, report
+from benchmarks.peers.records import circumstances
+from onnx_asgnas.config import Target
+from onnx_asgnas.pruning import cut
+from onnx_asgnas.space import analyze
+
+AGAINST = {"analysis": "torch-pruning analysis", "cut": "torch-pruning prune"}
+"""What each of our two is compared with."""
+
+
+def main() -> None:
+    """Measure one network, and report."""
+    name, exporter, file, rounds, company = sys.argv[1:]
+    around = circumstances()
+    model = onnx.load(file)
+    contenders = ours(model) | (peers(name, model) if company == "peers" else {})
+    times = in_turn(contenders, int(rounds))
+    record = {
+        "kind": "speed",
+        "model": name,
+        "exporter": exporter,
+        "nodes": len(model.graph.node),
+        "seconds": {label: found.to_dict() for label, found in times.items()},
+        "ratio": {mine: round(times[mine].ratio(times[its]), 3) for mine, its in AGAINST.items() if its in times},
+    }
+    report([record | around])
+
+
+def ours(model: onnx.ModelProto) -> dict[str, Contender]:
+    """Analysis of the loaded model, and half the channels cut from it: analysis, choice and surgery, no check."""
+    return {
+        "analysis": (lambda: model, lambda ready: analyze(ready, mode="prune")),
+        "cut": (lambda: model, lambda ready: cut(ready, Target(uniform=0.5)).compact),
+    }
+
+
+def peers(name: str, model: onnx.ModelProto) -> dict[str, Contender]:
+    """torch-pruning on the loaded module, and onnxsim, which the other tool that prunes ONNX needs first."""
+    import onnxsim
+    import torch
+
+    from benchmarks.peers import pruner
+    from benchmarks.peers.networks import module_of
+
+    torch.set_num_threads(1)
+    module, image = module_of(name)
+
+    def simplify(ready: Any) -> object:
+        return onnxsim.simplify(ready)
+
+    return {
+        "torch-pruning analysis": (lambda: module, lambda ready: pruner.groups(ready, image)),
+        "torch-pruning prune": (lambda: copy.deepcopy(module), lambda ready: pruner.prune(ready, image)),
+        "onnxsim": (lambda: model, simplify),
+    }
+
+
+if __name__ == "__main__":
+    main()
