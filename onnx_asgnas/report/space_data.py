@@ -10,14 +10,14 @@ from onnx_asgnas.graph import TraceGraph
 from onnx_asgnas.operators import Rule, parameters_of, rules_of
 from onnx_asgnas.report.fold_tree import Box, Flow, fold
 from onnx_asgnas.space import SearchSpace
-from onnx_asgnas.space.channels import ChannelFamily
 from onnx_asgnas.space.cost import elements
+from onnx_asgnas.space.families import ChannelFamily
 
 INPUT, OUTPUT = "graph input", "graph output"
 """What stands for an operator type where the network begins and ends."""
 
 
-def space_data(space: SearchSpace, name: str, families: Sequence[ChannelFamily] = ()) -> dict[str, Any]:
+def space_data(space: SearchSpace, name: str) -> dict[str, Any]:
     """All that the page shows of a search space, as plain data; raises SpaceError for a space without its model.
 
     Operators are numbered in topological order between the graph's inputs and its outputs, which count as operators
@@ -26,6 +26,7 @@ def space_data(space: SearchSpace, name: str, families: Sequence[ChannelFamily] 
     if space.graph is None:
         raise SpaceError("this search space has no model", fix="Bind it: space.bind(model).")
     network = _Network(space.graph, rules_of(space.graph))
+    families = space.channel_families()
     structure, parents, exits = _places(space, network)
     flow = Flow(
         sources=network.sources,

@@ -9,7 +9,6 @@ from typing import Any
 
 from onnx_asgnas.report.space_data import space_data
 from onnx_asgnas.space import SearchSpace
-from onnx_asgnas.space.channels import ChannelFamily
 
 SCRIPTS = (
     "network.js",
@@ -29,8 +28,7 @@ def space_page(space: SearchSpace, name: str) -> str:
     Raises SpaceError for a space without its model. The page holds all that it needs: the drawing library
     (Cytoscape.js), the layout (elkjs, in a worker of its own), their licences, and the data.
     """
-    families: tuple[ChannelFamily, ...] = getattr(space, "channel_families", tuple)()
-    return page_of(space_data(space, name, families))
+    return page_of(space_data(space, name))
 
 
 def page_of(data: dict[str, Any]) -> str:
