@@ -273,6 +273,10 @@ class LabelFlow:
         self.index = index
         self.node = book.graph.nodes[index]
         self.sums = False
+        self.taken: set[int] = set()
+        """The inputs whose labels the rule has looked at."""
+        self.written: set[int] = set()
+        """The outputs that the rule has given labels."""
 
     def size(self, position: int) -> tuple[int, ...] | None:
         """The shape of an input with its open dimensions bound, none of them to one; None where unknown."""
@@ -290,6 +294,7 @@ class LabelFlow:
 
     def read(self, position: int) -> Labelled:
         """The labels of an activation; of anything else none."""
+        self.taken.add(position)
         found = self.book.tensors.get(self.node.input[position])
         return found if found is not None else Labelled.none(self.rank(position) or 0)
 
@@ -305,6 +310,9 @@ class LabelFlow:
             self.freeze(found.ids, f"{self.node.op_type} mixes along an axis that carries channels")
             return Labelled.of(np.full(length, -1, np.int64), False)
         length = length if size else found.ids.shape[axis]
+        if found.ids.shape[axis] not in (1, length):
+            self.freeze(found.ids, f"{self.node.op_type} of an axis of open length")
+            return Labelled.of(np.full(length, -1, np.int64), False)
         return found.map(lambda array: np.broadcast_to(array.reshape(-1), (length,)))
 
     def is_weight(self, position: int) -> bool:
@@ -349,7 +357,11 @@ class LabelFlow:
 
     def tie(self, first: Ids, second: Ids, reason: str) -> None:
         """Labels at the same place leave together; one that meets no label stays."""
-        first, second = np.broadcast_arrays(first, second)
+        try:
+            first, second = np.broadcast_arrays(first, second)
+        except ValueError:  # lengths that are equal for one input only
+            self.freeze(np.concatenate([first.reshape(-1), second.reshape(-1)]), reason)
+            return
         one, two = first >= 0, second >= 0
         both = one & two
         if both.all():
@@ -392,6 +404,7 @@ class LabelFlow:
 
     def freeze_inputs(self, reason: str) -> None:
         """Keep the labels of all activations that this node reads."""
+        self.taken.update(range(len(self.node.input)))
         for name in self.book.graph.reads[self.index]:
             found = self.book.tensors.get(name)
             if found is not None:
@@ -412,6 +425,8 @@ class LabelFlow:
         An input that a Concat puts together may have its entry in a constant piece. `node` is this one by default.
         """
         node = self.index if node is None else node
+        if not len(labels):
+            return True
         if self._constant_of(node, position, at) is None:
             return False
         self.book.sizes.append(SizeSlot(node, labels, input=position, position=at, counts=counts))
@@ -438,12 +453,14 @@ class LabelFlow:
 
     def size_attribute(self, name: str, labels: Ids, at: int | None = None, counts: Counts = Counts.LENGTH) -> None:
         """An attribute of this node, or entry `at` of a list, is the length of an axis with these labels."""
-        self.book.sizes.append(SizeSlot(self.index, labels, position=at, attribute=name, counts=counts))
+        if len(labels):
+            self.book.sizes.append(SizeSlot(self.index, labels, position=at, attribute=name, counts=counts))
 
     def write(self, labelled: Labelled, output: int = 0) -> None:
         """Give an output its labels; the only channel of a tensor stays."""
         if output >= len(self.node.output) or not self.node.output[output] or not labelled.any:
             return
+        self.written.add(output)
         if labelled.long:
             self.book.tensors[self.node.output[output]] = labelled
         else:

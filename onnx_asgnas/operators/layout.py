@@ -228,8 +228,8 @@ def gather(op: Op) -> Rule:
             shape = found.ids.shape
             return found.map(lambda array: array.reshape(shape[:axis] + (1,) * len(size) + shape[axis + 1 :]))
         indices = op.constant(1)
-        if indices is None or flow.is_open(0, axis) or not remapped(flow, 1, found.along(axis)):
-            flow.freeze(found.ids, "Gather by computed indices")
+        if indices is None or indices.ndim > 1 or flow.is_open(0, axis) or not remapped(flow, 1, found.along(axis)):
+            flow.freeze(found.ids, "Gather by computed indices, or by a table of them")
             return Labelled.none(found.ids.ndim + len(size) - 1)
         if indices.size == 1 and len(found.long) == 1:
             flow.freeze(found.along(axis)[indices.reshape(-1)], "the only channel of its tensor")
@@ -389,15 +389,17 @@ def pad(op: Op) -> Rule:
 @register("DepthToSpace", "SpaceToDepth")
 def depth_to_space(op: Op) -> Rule:
     """https://onnx.ai/onnx/operators/onnx__DepthToSpace.html: the channels that make one image leave together."""
-    block = op.attribute("blocksize") ** 2
+    block = op.attribute("blocksize") ** 2  # the channels of one pixel
     to_space, rows_first = op.node.op_type == "DepthToSpace", op.attribute("mode", b"DCR") == b"DCR"
 
     def move(flow: LabelFlow, found: Labelled) -> Labelled:
         found = flow.mix(found, [a for a in found.long if a != 1], f"{op.node.op_type} moves them in space")
         if not found.any:
             return found
-        if not to_space:
+        if not to_space and rows_first:
             return found.map(lambda array: np.concatenate([array] * block, axis=1))
+        if not to_space:
+            return found.map(lambda array: np.repeat(array, block, axis=1))
         count = found.ids.shape[1] // block
         shape = (block, count) if rows_first else (count, block)
         squares = found.map(lambda array: array.reshape(shape))

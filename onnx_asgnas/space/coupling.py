@@ -185,8 +185,8 @@ def _propagate(
         rule.labels(flow)
         if book.lengths:
             follow_lengths(flow)
-        if notes == (len(book.ties), len(book.freezes)) and not (rule.shape_only or flow.sums):
-            _keep_what_is_lost(flow)
+        settled = notes != (len(book.ties), len(book.freezes)) or rule.shape_only or flow.sums
+        _keep_what_is_lost(flow, settled=settled)
     book.freeze_what_others_read()
     for names, reason in ((graph.outputs, "graph output"), (graph.captured, "read by a subgraph")):
         for name in names:
@@ -198,13 +198,21 @@ def _propagate(
     return book
 
 
-def _keep_what_is_lost(flow: LabelFlow) -> None:
-    """Labels that an operator neither passes on nor settles stay."""
-    tensors = flow.book.tensors
-    if not any(name in tensors for name in flow.node.output):
-        for name in flow.book.graph.reads[flow.index]:
+def _keep_what_is_lost(flow: LabelFlow, *, settled: bool) -> None:
+    """Labels stay that an operator neither passes on nor settles, or that not all of its outputs and inputs follow."""
+    tensors, node, graph = flow.book.tensors, flow.node, flow.book.graph
+    for position, name in enumerate(node.input):
+        if name in tensors and position not in flow.taken:
+            flow.freeze(tensors[name].ids, f"{node.op_type} reads them as its input {position}")
+    if not flow.written and not settled:
+        for name in graph.reads[flow.index]:
             if name in tensors:
-                flow.freeze(tensors[name].ids, f"{flow.node.op_type} does not say where its channels go")
+                flow.freeze(tensors[name].ids, f"{node.op_type} does not say where its channels go")
+    used = [at for at, name in enumerate(node.output) if name and (name in graph.consumers or graph.is_output(name))]
+    if flow.written and not flow.written.issuperset(used):
+        for at in flow.written:
+            if node.output[at] in tensors:
+                flow.freeze(tensors[node.output[at]].ids, f"another output of {node.op_type} has their length")
 
 
 def _gather(by_group: Mapping[int, Sequence[Item]], groups: Ids) -> Iterable[Item]:

@@ -52,12 +52,11 @@ class SizeSurgery:
         return self.values
 
     def _attribute(self, node: gs.Node, slot: SizeSlot, lost: NDArray[np.bool_]) -> None:
-        by = int(lost.sum()) * (-1 if slot.counts is Counts.FROM_END else 1)
         if slot.position is None:
-            node.attrs[slot.attribute] -= by
+            node.attrs[slot.attribute] = _shorter(node.attrs[slot.attribute], lost, slot.counts)
         else:
             numbers = list(node.attrs[slot.attribute])
-            numbers[slot.position] -= by
+            numbers[slot.position] = _shorter(numbers[slot.position], lost, slot.counts)
             node.attrs[slot.attribute] = numbers
 
     def _input(self, node: gs.Node, slot: SizeSlot, lost: NDArray[np.bool_]) -> None:
@@ -77,7 +76,7 @@ class SizeSurgery:
         elif slot.counts is Counts.BROADCAST:
             values.reshape(-1)[entry or 0] = 1
         else:
-            values.reshape(-1)[entry or 0] -= int(lost.sum()) * (-1 if slot.counts is Counts.FROM_END else 1)
+            values.reshape(-1)[entry or 0] = _shorter(int(values.reshape(-1)[entry or 0]), lost, slot.counts)
         self.values[own] = values
         reader.inputs[place] = gs.Constant(own, values)
 
@@ -114,6 +113,13 @@ class SizeSurgery:
         name = self._free_name(f"{node.name}.split", "")
         node.inputs.append(gs.Constant(name, np.array(parts, np.int64)))
         self.values[name] = np.array(parts, np.int64)
+
+
+def _shorter(value: int, lost: NDArray[np.bool_], counts: Counts) -> int:
+    """A length without what leaves; of a place counted from the end nothing may be left, and then it is the end."""
+    if counts is Counts.FROM_END:
+        return value + int(lost.sum()) or 2**31 - 1
+    return value - int(lost.sum())
 
 
 def _remapped(indices: NDArray[Any], lost: NDArray[np.bool_]) -> NDArray[Any]:
