@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -138,8 +139,11 @@ def is_external(tensor: TensorProto) -> bool:
     return bool(tensor.data_location == TensorProto.EXTERNAL)
 
 
+@cache
 def bits_of(kind: int) -> int:
-    """How many bits an element takes."""
+    """How many bits an element takes; 8 for a type that there is not."""
+    if kind not in TensorProto.DataType.values() or kind == TensorProto.UNDEFINED:
+        return 8
     name = TensorProto.DataType.Name(kind)
     return _BITS.get(name) or onnx.helper.tensor_dtype_to_np_dtype(kind).itemsize * 8
 
