@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from onnx_asgnas.evaluation import benchmark, verify
     from onnx_asgnas.graph import load_model, normalise
     from onnx_asgnas.pipeline import SearchResult, resume, search
+    from onnx_asgnas.pruning import prune
     from onnx_asgnas.space import SearchSpace, analyze
     from onnx_asgnas.surgery import construct
     from onnx_asgnas.training.bridge import OnnxModule
@@ -34,6 +35,7 @@ _HOMES = {
     "convert": "converters",
     "load_model": "graph",
     "normalise": "graph",
+    "prune": "pruning",
     "resume": "pipeline",
     "search": "pipeline",
     "verify": "evaluation",
@@ -53,6 +55,7 @@ __all__ = [
     "convert",
     "load_model",
     "normalise",
+    "prune",
     "resume",
     "search",
     "verify",

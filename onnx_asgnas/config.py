@@ -59,6 +59,18 @@ class Target:
         return "no target"
 
 
+def check_widths(mode: Mode, *, round_to: int, min_channels: int) -> None:
+    """Raise InputError for numbers of channels that are none, or that mean nothing in a mode."""
+    for name, value in (("round_to", round_to), ("min_channels", min_channels)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise InputError(f"{name} is {value!r}", fix="Give a whole number, 1 or more.")
+        if mode == "erase" and value > 1:
+            raise InputError(
+                f"{name} is {value}, but mode erase removes whole structures and leaves their channels alone",
+                fix="Use mode prune or joint.",
+            )
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SearchConfig:
     """Everything that one search run is told; a run directory keeps it as config.json.
@@ -70,6 +82,8 @@ class SearchConfig:
     data: str
     target: Target
     mode: Mode = "erase"
+    round_to: int = 1
+    min_channels: int = 1
     loss: str = "cross_entropy"
     epochs: int = 10
     batch_size: int = 32
@@ -107,6 +121,7 @@ class SearchConfig:
             if getattr(self, name) not in get_args(allowed):
                 choices = ", ".join(get_args(allowed))
                 raise InputError(f"{name} is {getattr(self, name)!r}", fix=f"Choose one of: {choices}.")
+        check_widths(self.mode, round_to=self.round_to, min_channels=self.min_channels)
 
     def to_json(self) -> str:
         """This configuration as JSON text."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import get_args
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnx_asgnas.config import Criterion, Mode, Target
+from onnx_asgnas.config import Criterion, Mode, Target, check_widths
+from onnx_asgnas.errors import InputError, TargetError
 from onnx_asgnas.evaluation import Verification, verify
 from onnx_asgnas.graph import ModelSource, TraceGraph
 from onnx_asgnas.space import SearchSpace, Selection, analyze
@@ -84,9 +86,14 @@ def cut(
     strict: bool = False,
     seed: int = 0,
 ) -> Pruned:
-    """As `prune`, with all that it made and without the check. A search space, where given, is not made again."""
+    """As `prune`, with all that it made and without the check.
+
+    A search space, where given, is not made again; its own mode counts. Raises TargetError for a target that cannot be
+    reached or where nothing can leave, InputError for options that do not fit together.
+    """
     space = source if isinstance(source, SearchSpace) else analyze(source, mode=mode, protect=protect, strict=strict)
     graph = space.parts.graph
+    _check(space, criterion, round_to=round_to, min_channels=min_channels)
     selection = space.choose(
         redundancy_of(space, criterion, seed), target, round_to=round_to, min_channels=min_channels
     )
@@ -99,6 +106,20 @@ def cut(
         kept={"params": selection.kept_params, "macs": selection.kept_macs},
         groups=len(selection.chosen),
     )
+
+
+def _check(space: SearchSpace, criterion: str, **widths: int) -> None:
+    """Refuse what would otherwise do nothing."""
+    if criterion not in get_args(Criterion):
+        choices = ", ".join(get_args(Criterion))
+        raise InputError(f"criterion is {criterion!r}", fix=f"Choose one of: {choices}.", criterion=criterion)
+    check_widths(space.mode, **widths)
+    if not space.candidates and not _channel_count(space):
+        what = {"erase": "structure", "prune": "channel", "joint": "structure and no channel"}[space.mode]
+        raise TargetError(
+            f"this model has nothing to remove: no {what} may leave",
+            fix=f"onnx-asgnas analyze MODEL --mode {space.mode} --explain says why.",
+        )
 
 
 def redundancy_of(

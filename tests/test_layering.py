@@ -27,6 +27,7 @@ LAYERS = {
     "surgery": 5,
     "evaluation": 6,
     "report": 7,
+    "pruning": 7,
     "pipeline": 8,
     "cli": 9,
     "__main__": 10,

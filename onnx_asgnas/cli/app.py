@@ -25,6 +25,10 @@ A first run, on data that comes with the package:
     onnx-asgnas analyze unets.onnx
 
     onnx-asgnas search unets.onnx --data fashion-mnist-mini --remove-groups 0.5 -o runs/first
+
+Without training, by the weights alone, on any model:
+
+    onnx-asgnas prune model.onnx --keep-macs 0.5 -o compact.onnx
 """,
 )
 

@@ -35,14 +35,23 @@ def print_json(value: Mapping[str, Any]) -> None:
     print(json.dumps(value))
 
 
-def draw_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> None:
-    """A table on stdout, whose first `left` columns are text and the others numbers."""
+def draw_table(
+    title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1, bars: int = 0
+) -> None:
+    """A table on stdout: the first `left` columns are text, the last `bars` are drawings, the others numbers."""
     drawn = Table(title=title or None, title_justify="left", title_style="bold", show_edge=False, pad_edge=False)
     for at, name in enumerate(header):
-        drawn.add_column(name, justify="left" if at < left else "right", overflow="fold")
+        drawing = at >= len(header) - bars
+        drawn.add_column(name, justify="left" if at < left or drawing else "right", overflow="fold", no_wrap=drawing)
     for row in rows:
         drawn.add_row(*map(escape, row))
     _out.print(drawn)
+
+
+def shortened(name: str, most: int = 40) -> str:
+    """A name without its middle where it is too long for a column; the end tells more than the beginning."""
+    head = most // 4
+    return name if len(name) <= most else f"{name[:head]}…{name[head + 1 - most :]}"
 
 
 def draw_comparison(facts: dict[str, Any]) -> None:
@@ -62,7 +71,7 @@ def verification_line(verified: dict[str, Any]) -> str:
     difference = verified["max_relative_difference"]
     figure = "not comparable" if difference is None else f"{difference:.1e}"
     moved = verified.get("moved")
-    tail = "" if moved is None else f" (what was removed would have moved it by {moved:.1e})"
+    tail = "" if moved is None else f" (what was removed moves the output by {moved:.1e})"
     return f"{word}: largest relative difference {figure}{tail}"
 
 

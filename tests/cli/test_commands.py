@@ -46,11 +46,23 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_help_teaches_a_first_run(command: Any) -> None:
     code, out, _ = command("--help")
     assert code == 0
-    for word in ("convert", "analyze", "search", "construct", "verify", "benchmark", "doctor", "fashion-mnist-mini"):
+    for word in (
+        "convert",
+        "analyze",
+        "prune",
+        "search",
+        "construct",
+        "verify",
+        "benchmark",
+        "doctor",
+        "fashion-mnist-mini",
+    ):
         assert word in out
 
 
-@pytest.mark.parametrize("name", ["convert", "analyze", "search", "construct", "verify", "benchmark", "doctor"])
+@pytest.mark.parametrize(
+    "name", ["convert", "analyze", "prune", "search", "construct", "verify", "benchmark", "doctor"]
+)
 def test_every_command_has_help(command: Any, name: str) -> None:
     code, out, _ = command(name, "--help")
     assert code == 0
@@ -154,7 +166,7 @@ def test_verify_fails_with_code_one_and_names_the_tensor(searched: Path, command
     [
         (["analyze", "none.onnx"], "none.onnx does not exist"),
         (["analyze", "{model}", "--mode", "sideways"], "none of: erase, prune, joint"),
-        (["analyze", "{model}", "--mode", "prune"], "is not built yet"),
+        (["analyze", "{model}", "--protect", "op:Gem"], "nothing matches the pattern 'op:Gem'"),
         (["convert", "models:nonet", "-o", "{folder}/x.onnx"], "nonet"),
         (["convert", "noframework:x", "-o", "{folder}/x.onnx"], "no converter"),
         (["search", "{model}"], "--output"),
@@ -164,6 +176,11 @@ def test_verify_fails_with_code_one_and_names_the_tensor(searched: Path, command
         (
             ["search", "{model}", "--data", "fashion-mnist-mini", "--remove-groups", "many", "-o", "{folder}/run"],
             "is not a number",
+        ),
+        ([*STARTED, "--round-to", "2"], "round_to is 2, but mode erase removes whole structures"),
+        (
+            ["search", "{model}", "--data", "fashion-mnist-mini", "--keep-macs", "0.5,0.6", "-o", "{folder}/r"],
+            "one target",
         ),
         (
             [*STARTED, "--engine", "abacus"],

@@ -40,7 +40,7 @@ def construct(
     from onnx_asgnas.surgery import construct as construct_model
 
     graph = TraceGraph.of(trained)
-    known = SearchSpace.read(space, graph) if space is not None else analyze_model(graph, protect=protect)
+    known = SearchSpace.read(space, graph) if space is not None else analyze_model(graph, mode="joint", protect=protect)
     compact = construct_model(graph, known)
     verification = check(graph.model, compact).require()
     save_model(compact, output)

@@ -13,12 +13,15 @@ from onnx_asgnas.cli.options import (
     Json,
     KeepMacs,
     KeepParams,
+    MinChannels,
     Mode,
     Protect,
     RemoveGroups,
+    RoundTo,
     Seed,
     Strict,
     Threads,
+    Uniform,
     target,
 )
 from onnx_asgnas.cli.screen import complain, draw_comparison, print_json, say, training_progress
@@ -37,6 +40,7 @@ def search(
     remove_groups: RemoveGroups = None,
     keep_params: KeepParams = None,
     keep_macs: KeepMacs = None,
+    uniform: Uniform = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="RUN", help="The run directory; it must not exist or be empty."),
@@ -90,6 +94,8 @@ def search(
         float, typer.Option(help="Of the half-space projection: 0 projects late, 0.99 early.", rich_help_panel=_SEARCH)
     ] = 0.0,
     mode: Mode = "erase",
+    round_to: RoundTo = 1,
+    min_channels: MinChannels = 1,
     protect: Protect = [],  # noqa: B006
     strict: Strict = False,
     seed: Seed = 0,
@@ -125,10 +131,12 @@ def search(
                 result = pipeline.search(
                     model,
                     str(data),
-                    target(remove_groups, keep_params, keep_macs),
+                    target(remove_groups=remove_groups, keep_params=keep_params, keep_macs=keep_macs, uniform=uniform),
                     run_dir=run_dir,
                     on_event=show,
                     mode=mode,
+                    round_to=round_to,
+                    min_channels=min_channels,
                     loss=loss,
                     epochs=epochs,
                     batch_size=batch_size,
