@@ -12,19 +12,21 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import json
+import multiprocessing
 import os
-import subprocess
-import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from tools.corpus import light_models
-from tools.corpus.entry import Entry
+import torch
+
+from tools.corpus import export_one, light_models
+from tools.corpus.entry import Entry, image
 from tools.corpus.models import corpus
 
+os.environ["HF_HUB_OFFLINE"] = "1"
 EXPORTERS = ("torchscript", "dynamo")
-_CHECKOUT = Path(__file__).parents[2]
 _REASON_LENGTH = 300
 
 
@@ -37,6 +39,7 @@ def main() -> None:
     for name in light_models.names():
         if fnmatch.fnmatch(name, options.only) and not index.has(name, light_models.EXPORTER, failures=True):
             index.add(light(name, folder))
+    _load_exporters()
     for entry in corpus():
         if not fnmatch.fnmatch(entry.name, options.only):
             continue
@@ -80,38 +83,62 @@ def light(name: str, folder: Path) -> dict[str, Any]:
 
 
 def export(entry: Entry, exporter: str, folder: Path, limit: float) -> dict[str, Any]:
-    """The record of one export, made in a process of its own that ends at the limit of time."""
+    """The record of one export, made in a process of its own that ends at the limit of time.
+
+    The process is a copy of this one, in which the exporters are loaded already: that takes longer than most exports.
+    """
     file = folder / f"{entry.name}.{exporter}.onnx"
     log = folder / "logs" / f"{entry.name}.{exporter}.txt"
-    command = [sys.executable, "-m", "tools.corpus.export_one", entry.name, exporter, str(file)]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    answer = folder / "logs" / "answer.json"
+    answer.unlink(missing_ok=True)
     start = time.monotonic()
-    said, reason = "", ""
-    with log.open("w") as errors:
-        try:
-            done = subprocess.run(
-                command,
-                cwd=_CHECKOUT,
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                timeout=limit,
-                check=False,
-            )
-            said, reason = done.stdout, "" if done.returncode == 0 else f"ended with {done.returncode}"
-        except subprocess.TimeoutExpired:
-            reason = f"took more than {limit:g} s"
+    process = multiprocessing.get_context("fork").Process(
+        target=_export_here, args=(entry, exporter, file, log, answer)
+    )
+    process.start()
+    process.join(limit)
     record: dict[str, Any] = {"model": entry.name, "family": entry.family, "exporter": exporter, "opset": None}
-    record |= {"file": None, "bytes": None, "parameters": None, "status": "failed", "reason": reason}
-    if not reason:
+    record |= {"file": None, "bytes": None, "parameters": None, "status": "failed"}
+    if process.is_alive():
+        process.kill()
+        process.join()
+        record["reason"] = f"took more than {limit:g} s"
+    elif not answer.exists():
+        record["reason"] = _last_error(log.read_text()) or f"the process ended with {process.exitcode}"
+    else:
         size = sum(f.stat().st_size for f in (file, file.with_name(file.name + ".data")) if f.exists())
-        record |= json.loads(said.splitlines()[-1]) | {"file": file.name, "bytes": size, "status": "exported"}
-    elif reason.startswith("ended"):
-        record["reason"] = _last_error(log.read_text()) or reason
-    if reason:
+        record |= json.loads(answer.read_text()) | {
+            "file": file.name,
+            "bytes": size,
+            "status": "exported",
+            "reason": "",
+        }
+    if record["status"] == "failed":
         file.unlink(missing_ok=True)
     return record | {"seconds": round(time.monotonic() - start, 1)}
+
+
+def _export_here(entry: Entry, exporter: str, file: Path, log: Path, answer: Path) -> None:
+    with log.open("w") as said:
+        os.dup2(said.fileno(), 1)
+        os.dup2(said.fileno(), 2)
+    made = export_one.export(entry, exporter, file)
+    answer.write_text(json.dumps(made))
+
+
+def _load_exporters() -> None:
+    """Export something small: that loads the exporters, in one thread, as copies of a process ask for."""
+    torch.set_num_threads(1)
+    tiny = Entry(
+        name="tiny",
+        family="torchvision",
+        build=lambda _: torch.nn.Conv2d(3, 2, 1),
+        example=image(4, name="input"),
+        millions=0,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        for exporter in EXPORTERS:
+            export_one.export(tiny, exporter, Path(folder, "tiny.onnx"))
 
 
 def _last_error(log: str) -> str:

@@ -1,4 +1,4 @@
-"""Export one network of the corpus by one exporter; run by export.py, in a process of its own.
+"""Export one network of the corpus by one exporter; export.py does all of them.
 
     python -m tools.corpus.export_one NAME {torchscript,dynamo} FILE
 
@@ -30,13 +30,13 @@ _LARGEST_FILE = 1_900_000_000
 def main() -> None:
     """Export, and say what came out."""
     name, exporter, file = sys.argv[1:]
-    warnings.simplefilter("ignore")
-    torch.backends.mha.set_fastpath_enabled(False)  # a fused operator that has no form in ONNX
     print(json.dumps(export(entry_of(name), exporter, Path(file))))
 
 
 def export(entry: Entry, exporter: str, file: Path) -> dict[str, Any]:
     """Write the network as ONNX; attention in the form that exports, the exporter's usual one first."""
+    warnings.simplefilter("ignore")
+    torch.backends.mha.set_fastpath_enabled(False)  # a fused operator that has no form in ONNX
     attention, *others = ("eager", "sdpa") if exporter == "torchscript" else ("sdpa", "eager")
     try:
         return _export(entry, exporter, attention, file)
