@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from onnx_asgnas.graph import arithmetic, shape_rules
+from onnx_asgnas.graph import arithmetic, contrib_shapes, shape_rules
 from onnx_asgnas.graph.bindings import OpenDimensions
 from onnx_asgnas.graph.facts import ABSENT, SMALL, UNKNOWN, Array, Fact, FactTable, elements
 from onnx_asgnas.graph.nodes import has_subgraph, is_standard, read_by
@@ -247,7 +247,8 @@ class ShapeInference:
         return self._with_values(node, call, outputs)
 
     def _by_rule(self, node: onnx.NodeProto, call: shape_rules.Call) -> Facts | None:
-        rule = shape_rules.RULES.get(("" if is_standard(node) else node.domain, node.op_type))
+        key = ("" if is_standard(node) else node.domain, node.op_type)
+        rule = contrib_shapes.RULES.get(key) or shape_rules.RULES.get(key)
         if rule is None or (is_standard(node) and call.version < shape_rules.OLDEST):
             return None
         if not call.inputs or not all(fact.complete or fact is ABSENT for fact in call.inputs):
