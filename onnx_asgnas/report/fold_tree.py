@@ -11,6 +11,8 @@ MOST = 64
 """The most that a box shows when it is unfolded; where there is more, parts of it are boxes of their own."""
 MOST_EDGES = 320
 """The most edges that it shows among what it holds: with more, a drawing says nothing and takes long to make."""
+_DENSE = 4
+"""With so many edges for each of its units a row is cut into smaller parts."""
 _PART, _DENSE_PART = (16, 48), (6, 16)
 """The least and the most that such a part holds."""
 _PARALLEL = 3
@@ -123,7 +125,7 @@ class _Folding:
     def _parted(self, units: Sequence[int], edges: Collection[Edge]) -> Sequence[int]:
         """These units, or parts of them where they or their edges are too many."""
         crossings = _crossings(edges, len(units))
-        size = _DENSE_PART if len(edges) > MOST_EDGES and len(units) <= MOST else _PART
+        size = _DENSE_PART if len(edges) > max(MOST_EDGES, _DENSE * len(units)) else _PART
         while len(units) > MOST or (size is _DENSE_PART and len(units) > size[1]):
             ends = quiet_cuts(crossings, *size)
             starts = [0, *ends[:-1]]

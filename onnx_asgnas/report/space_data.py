@@ -73,7 +73,7 @@ class _Network:
         self._producer = {name: at for at, name in enumerate(graph.inputs)}
         self._producer |= {name: first + index for name, index in graph.producer.items()}
         self._tensor = {name: at for at, name in enumerate(self._producer)}
-        reads = [[] for _ in graph.inputs] + graph.reads + [[name] for name in graph.outputs]
+        reads: list[list[str]] = [[] for _ in graph.inputs] + graph.reads + [[name] for name in graph.outputs]
         read = [[name for name in dict.fromkeys(names) if name in self._producer] for names in reads]
         self.sources = [[self._producer[name] for name in names] for names in read]
         self.edges = [

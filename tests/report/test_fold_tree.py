@@ -126,11 +126,12 @@ def test_parallel_structures_fold_where_it_is_crowded() -> None:
     assert not has_cycle(boxes, sources, lambda number: False)
 
 
-def test_a_dense_network_folds_into_parts_of_few_lines() -> None:
-    count = 60
+@pytest.mark.parametrize("count", [60, 120])
+def test_a_dense_network_folds_into_parts_of_few_lines(count: int) -> None:
     sources = [list(range(at)) for at in range(count)]
     boxes = fold(flow(sources, family=list(range(count))), [], [])
-    assert len(boxes[-1].children) <= 10
+    assert count // 16 <= len(boxes[-1].children) <= count // 6
+    assert all(len(b.children) <= 16 for b in boxes if b.kind == "part")
     assert operators_in(boxes, count) == list(range(count))
 
 

@@ -16,11 +16,14 @@ const Details = (() => {
     return made;
   }
 
-  const link = (text, choice) => el("button", { class: "link", type: "button", onclick: () => Page.jump(choice) }, text);
-  const operatorLink = (id) => link(N.operators.name[id] || `(unnamed ${N.operators.type[id]})`, { kind: "operator", id });
+  const link = (text, choice) =>
+    el("button", { class: "link", type: "button", onclick: () => Page.jump(choice) }, text);
+  const operatorLink = (id) =>
+    link(N.operators.name[id] || `(unnamed ${N.operators.type[id]})`, { kind: "operator", id });
   const structureLink = (id) => link(N.structures[id].tensor, { kind: "structure", id });
   const familyLink = (id) => link(N.families[id].name, { kind: "family", id });
-  const badge = (state, text = S.ALL[state].label) => el("span", { class: `badge ${state}` }, `${S.ALL[state].glyph} ${text}`.trim());
+  const badge = (state, text = S.ALL[state].label) =>
+    el("span", { class: `badge ${state}` }, `${S.ALL[state].glyph} ${text}`.trim());
 
   function list(items, make) {
     const made = el("ul", { class: "items" });
@@ -39,11 +42,16 @@ const Details = (() => {
   }
 
   const section = (title, ...content) => el("section", {}, el("h3", {}, title), ...content);
-  const optional = (title, items, make) => (items.length ? section(`${title} (${items.length})`, list(items, make)) : null);
+  const optional = (title, items, make) =>
+    items.length ? section(`${title} (${items.length})`, list(items, make)) : null;
 
   function facts(pairs) {
     const rows = pairs.filter(([, value]) => value !== null && value !== "");
-    return el("dl", {}, rows.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
+    return el(
+      "dl",
+      {},
+      rows.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]),
+    );
   }
 
   const cost = (params, macs) => [
@@ -52,7 +60,10 @@ const Details = (() => {
   ];
 
   const reason = (state, ...text) => el("p", { class: `reason ${state}` }, `${S.ALL[state].glyph} `, ...text);
-  const tensorLine = (tensor) => [el("code", {}, N.tensors.name[tensor]), el("span", { class: "shape" }, N.tensors.shape[tensor])];
+  const tensorLine = (tensor) => [
+    el("code", {}, N.tensors.name[tensor]),
+    el("span", { class: "shape" }, N.tensors.shape[tensor]),
+  ];
   const unique = (items) => [...new Set(items)];
 
   function foldButtons(id) {
@@ -68,18 +79,27 @@ const Details = (() => {
 
   function reasonsOf(id) {
     const found = [];
-    if (S.of(id) === "unknown") found.push(reason("unknown", "nobody registered this operator: it stays, with all that it touches"));
+    if (S.of(id) === "unknown")
+      found.push(reason("unknown", "nobody registered this operator: it stays, with all that it touches"));
     if (S.isProtected.has(id)) found.push(reason("protected", "protected by the user"));
     for (const at of N.keeps[id]) {
       const entry = N.data.frozen[at];
-      found.push(reason("frozen", `keeps ${S.count(entry.channels)} channel group${entry.channels === 1 ? "" : "s"}: ${entry.reason}`));
+      found.push(
+        reason(
+          "frozen",
+          `keeps ${S.count(entry.channels)} channel group${entry.channels === 1 ? "" : "s"}: ${entry.reason}`,
+        ),
+      );
     }
     const families = unique(N.made[id].map(([family]) => family));
     const texts = unique(families.flatMap((family) => N.families[family].reasons));
     return [...found, ...texts.map((text) => reason("frozen", `its channels: ${text}`))];
   }
 
-  const around = (id) => N.around(id).filter((box) => N.kindOf(box) === "structure").map((box) => N.structureOf(box));
+  const around = (id) =>
+    N.around(id)
+      .filter((box) => N.kindOf(box) === "structure")
+      .map((box) => N.structureOf(box));
 
   function operator(id) {
     const inside = around(id);
@@ -91,8 +111,13 @@ const Details = (() => {
       ...reasonsOf(id),
       erasable === undefined ? null : reason("erasable", "leaves with the structure ", structureLink(erasable)),
       optional("Inside of", inside, structureLink),
-      optional("Initializers with channels", members, ([family, at]) => memberLine(N.families[family].members[at], family)),
-      optional("Reads", N.reads[id], (edge) => [operatorLink(N.sourceOf(edge)), el("div", {}, tensorLine(N.tensorOf(edge)))]),
+      optional("Initializers with channels", members, ([family, at]) =>
+        memberLine(N.families[family].members[at], family),
+      ),
+      optional("Reads", N.reads[id], (edge) => [
+        operatorLink(N.sourceOf(edge)),
+        el("div", {}, tensorLine(N.tensorOf(edge))),
+      ]),
       optional("Gives", N.outputsOf[id], tensorLine),
       optional("Read by", unique(N.readers[id].map(N.targetOf)), operatorLink),
     ];
@@ -103,14 +128,23 @@ const Details = (() => {
   function memberLine([initializer, axis, kind, nodes], family = null) {
     const whose = family === null ? nodes.slice(0, 3).map(operatorLink) : [familyLink(family)];
     const rest = family === null && nodes.length > 3 ? ` +${nodes.length - 3}` : "";
-    return [el("code", {}, initializer), el("span", { class: "shape" }, `axis ${axis} · ${KINDS[kind] || kind}`), el("div", {}, whose, rest)];
+    return [
+      el("code", {}, initializer),
+      el("span", { class: "shape" }, `axis ${axis} · ${KINDS[kind] || kind}`),
+      el("div", {}, whose, rest),
+    ];
   }
 
   function stateOfStructure(s) {
-    return s.erasable ? ["erasable", s.minimal ? "erasable, minimal" : "erasable, larger kind"] : ["frozen", "must stay"];
+    return s.erasable
+      ? ["erasable", s.minimal ? "erasable, minimal" : "erasable, larger kind"]
+      : ["frozen", "must stay"];
   }
 
-  const slices = (some) => (item) => [el("code", {}, item[0]), el("span", { class: "shape" }, `${some}: ${item[2]} of axis ${item[1]}`)];
+  const slices = (some) => (item) => [
+    el("code", {}, item[0]),
+    el("span", { class: "shape" }, `${some}: ${item[2]} of axis ${item[1]}`),
+  ];
 
   function structure(id) {
     const s = N.structures[id];
@@ -147,15 +181,27 @@ const Details = (() => {
         ["channels", S.count(f.channels)],
         ...cost(f.params, f.macs).map(([name, value]) => [`its free groups hold ${name}`, value]),
       ]),
-      f.reasons.length ? section("Why channels stay", f.reasons.map((text) => reason("frozen", text))) : null,
+      f.reasons.length
+        ? section(
+            "Why channels stay",
+            f.reasons.map((text) => reason("frozen", text)),
+          )
+        : null,
       optional("Members", f.members, (member) => memberLine(member)),
     ];
   }
 
   function box(id) {
     const families = unique(N.operatorsIn(id).flatMap((operator) => N.made[operator].map(([family]) => family)));
-    const structures = N.childrenOf(id).filter((child) => N.kindOf(child) === "structure").map(N.structureOf);
-    const kind = { sequence: "operators that nothing separates", part: "part of a longer row", parallel: "structures between the same neighbours", network: "the network" }[N.kindOf(id)];
+    const structures = N.childrenOf(id)
+      .filter((child) => N.kindOf(child) === "structure")
+      .map(N.structureOf);
+    const kind = {
+      sequence: "operators that nothing separates",
+      part: "part of a longer row",
+      parallel: "structures between the same neighbours",
+      network: "the network",
+    }[N.kindOf(id)];
     const types = [...S.typesIn(id)].sort((a, b) => b[1] - a[1]);
     return [
       ...head(kind, S.titleOf(id), S.of(id)),
@@ -170,15 +216,32 @@ const Details = (() => {
   }
 
   function edge({ edges, source, target }) {
-    const line = (at) => [tensorLine(N.tensorOf(at)), el("div", {}, operatorLink(N.sourceOf(at)), " → ", operatorLink(N.targetOf(at)))];
+    const line = (at) => [
+      tensorLine(N.tensorOf(at)),
+      el("div", {}, operatorLink(N.sourceOf(at)), " → ", operatorLink(N.targetOf(at))),
+    ];
     return [...head("what flows", `${S.titleOf(source)} → ${S.titleOf(target)}`), optional("Tensors", edges, line)];
   }
 
-  const MAKERS = { operator: (c) => operator(c.id), structure: (c) => structure(c.id), family: (c) => family(c.id), box: (c) => box(c.id), edge };
+  const MAKERS = {
+    operator: (c) => operator(c.id),
+    structure: (c) => structure(c.id),
+    family: (c) => family(c.id),
+    box: (c) => box(c.id),
+    edge,
+  };
 
   function show(choice) {
     const panel = document.getElementById("details");
-    const made = choice ? MAKERS[choice.kind](choice) : [el("p", { class: "hint" }, "Click a box, a line or a row of a table, or search, to see all that is known of it.")];
+    const made = choice
+      ? MAKERS[choice.kind](choice)
+      : [
+          el(
+            "p",
+            { class: "hint" },
+            "Click a box, a line or a row of a table, or search, to see all that is known of it.",
+          ),
+        ];
     panel.replaceChildren(...made.filter(Boolean));
     panel.scrollTop = 0;
   }

@@ -27,10 +27,25 @@ const Drawing = (() => {
       {
         selector: "node",
         style: {
-          shape: "round-rectangle", "corner-radius": 6, width: "data(width)", height: "data(height)", "border-width": 1.5,
-          "background-opacity": 0.16, label: "data(label)", color: colour("text"), "font-family": FONT, "font-size": 12,
-          "line-height": 1.35, "text-wrap": "wrap", "text-max-width": 400, "text-valign": "center", "text-halign": "center",
-          "min-zoomed-font-size": 5, "z-index-compare": "manual", "z-index": 1000, "overlay-opacity": 0,
+          shape: "round-rectangle",
+          "corner-radius": 6,
+          width: "data(width)",
+          height: "data(height)",
+          "border-width": 1.5,
+          "background-opacity": 0.16,
+          label: "data(label)",
+          color: colour("text"),
+          "font-family": FONT,
+          "font-size": 12,
+          "line-height": 1.35,
+          "text-wrap": "wrap",
+          "text-max-width": 400,
+          "text-valign": "center",
+          "text-halign": "center",
+          "min-zoomed-font-size": 5,
+          "z-index-compare": "manual",
+          "z-index": 1000,
+          "overlay-opacity": 0,
         },
       },
       ...states,
@@ -43,29 +58,59 @@ const Drawing = (() => {
       {
         selector: "node.open",
         style: {
-          "background-opacity": 0.06, "text-valign": "top", "text-halign": "left", "text-margin-y": 24,
-          "text-margin-x": "data(title)", "z-index": "data(depth)", "corner-radius": 10,
+          "background-opacity": 0.06,
+          "text-valign": "top",
+          "text-halign": "left",
+          "text-margin-y": 24,
+          "text-margin-x": "data(title)",
+          "z-index": "data(depth)",
+          "corner-radius": 10,
         },
       },
-      { selector: "node.open.sequence", style: { label: "", "border-style": "dashed", "border-width": 1, "background-opacity": 0.03 } },
+      {
+        selector: "node.open.sequence",
+        style: { label: "", "border-style": "dashed", "border-width": 1, "background-opacity": 0.03 },
+      },
       {
         selector: "edge",
         style: {
-          width: "data(width)", "line-color": colour("edge"), "target-arrow-color": colour("edge"),
-          "target-arrow-shape": "triangle", "arrow-scale": 0.8, "z-index-compare": "manual", "z-index": 900,
-          "overlay-opacity": 0, "edge-distances": "endpoints", "source-endpoint": "data(from)", "target-endpoint": "data(to)",
+          width: "data(width)",
+          "line-color": colour("edge"),
+          "target-arrow-color": colour("edge"),
+          "target-arrow-shape": "triangle",
+          "arrow-scale": 0.8,
+          "z-index-compare": "manual",
+          "z-index": 900,
+          "overlay-opacity": 0,
+          "edge-distances": "endpoints",
+          "source-endpoint": "data(from)",
+          "target-endpoint": "data(to)",
           "curve-style": "straight",
         },
       },
       {
         selector: "edge.bent",
-        style: { "curve-style": "round-segments", "segment-weights": "data(weights)", "segment-distances": "data(distances)", "segment-radii": 7 },
+        style: {
+          "curve-style": "round-segments",
+          "segment-weights": "data(weights)",
+          "segment-distances": "data(distances)",
+          "segment-radii": 7,
+        },
       },
       { selector: ".dimmed", style: { opacity: 0.28 } },
       { selector: "node.marked", style: { "border-width": 4, "background-opacity": 0.4 } },
-      { selector: "node.chosen", style: { "outline-width": 4, "outline-color": colour("accent"), "outline-offset": 3, "outline-opacity": 1 } },
-      { selector: "edge.chosen", style: { "line-color": colour("accent"), "target-arrow-color": colour("accent"), width: 4, "z-index": 950 } },
-      { selector: "edge.near", style: { "line-color": colour("accent"), "target-arrow-color": colour("accent"), "z-index": 940 } },
+      {
+        selector: "node.chosen",
+        style: { "outline-width": 4, "outline-color": colour("accent"), "outline-offset": 3, "outline-opacity": 1 },
+      },
+      {
+        selector: "edge.chosen",
+        style: { "line-color": colour("accent"), "target-arrow-color": colour("accent"), width: 4, "z-index": 950 },
+      },
+      {
+        selector: "edge.near",
+        style: { "line-color": colour("accent"), "target-arrow-color": colour("accent"), "z-index": 940 },
+      },
     ];
   }
 
@@ -83,7 +128,11 @@ const Drawing = (() => {
   /* How much room a folded box or an operator takes, and the title of an open box. */
   function sizeOf(id) {
     const width = widthOf(labelOf(id, false));
-    return { width: Math.max(90, width + (Network.isEnd(id) ? 52 : 26)), height: Network.isEnd(id) ? 48 : 44, title: widthOf(labelOf(id, true)) };
+    return {
+      width: Math.max(90, width + (Network.isEnd(id) ? 52 : 26)),
+      height: Network.isEnd(id) ? 48 : 44,
+      title: widthOf(labelOf(id, true)),
+    };
   }
 
   /* Show what the layout has placed. */
@@ -98,7 +147,11 @@ const Drawing = (() => {
       const open = Boolean(node.children && node.children.length);
       const position = { x: node.x + node.width / 2, y: node.y + node.height / 2 };
       centres.set(id, position);
-      const classes = [States.of(id), Network.kindOf(id), open ? "open" : Network.isBox(id) ? "folded" : Network.isEnd(id) ? "end" : "single"];
+      const classes = [
+        States.of(id),
+        Network.kindOf(id),
+        open ? "open" : Network.isBox(id) ? "folded" : Network.isEnd(id) ? "end" : "single",
+      ];
       const label = labelOf(id, open);
       const title = open ? widthOf(label) + 12 : 0;
       const data = { id: node.id, number: id, label, title, width: node.width, height: node.height, depth };
@@ -124,11 +177,20 @@ const Drawing = (() => {
     const beside = ({ x, y }) => ((y - a.y) * dx - (x - a.x) * dy) / length;
     const from = (point, id) => `${point.x - centres.get(id).x}px ${point.y - centres.get(id).y}px`;
     const data = {
-      id: placed.id, source: `n${edge.source}`, target: `n${edge.target}`, edges: edge.edges,
-      width: 1.4 + Math.min(3, Math.log2(edge.edges.length) / 2), from: from(a, edge.source), to: from(b, edge.target),
+      id: placed.id,
+      source: `n${edge.source}`,
+      target: `n${edge.target}`,
+      edges: edge.edges,
+      width: 1.4 + Math.min(3, Math.log2(edge.edges.length) / 2),
+      from: from(a, edge.source),
+      to: from(b, edge.target),
     };
     if (!bends.length) return { group: "edges", data };
-    return { group: "edges", data: { ...data, weights: bends.map(along), distances: bends.map(beside) }, classes: "bent" };
+    return {
+      group: "edges",
+      data: { ...data, weights: bends.map(along), distances: bends.map(beside) },
+      classes: "bent",
+    };
   }
 
   const node = (id) => cy.getElementById(`n${id}`);
@@ -156,7 +218,8 @@ const Drawing = (() => {
       const box = cy.elements().boundingBox();
       const zoom = Math.min(1, Math.max(atLeast, (cy.width() - 48) / box.w));
       const first = cy.nodes().min((n) => n.position("y") - n.height() / 2).ele;
-      cy.viewport({ zoom, pan: { x: cy.width() / 2 - first.position("x") * zoom, y: 24 - box.y1 * zoom } });
+      const middle = box.w * zoom <= cy.width() ? (box.x1 + box.x2) / 2 : first.position("x");
+      cy.viewport({ zoom, pan: { x: cy.width() / 2 - middle * zoom, y: 24 - box.y1 * zoom } });
       return;
     }
     cy.center();
@@ -178,7 +241,9 @@ const Drawing = (() => {
 
   const cornerOf = (id) => {
     const found = node(id);
-    return found.length ? { x: found.renderedPosition("x"), y: found.renderedPosition("y") - found.renderedHeight() / 2 } : null;
+    return found.length
+      ? { x: found.renderedPosition("x"), y: found.renderedPosition("y") - found.renderedHeight() / 2 }
+      : null;
   };
 
   /* Move the drawing so that a box stands where it stood. */
@@ -260,7 +325,12 @@ const Drawing = (() => {
     });
   }
   cy.on("viewport", () => drawOverview(false));
-  cy.on("resize", () => drawOverview());
+  let width = cy.width();
+  cy.on("resize", () => {
+    cy.panBy({ x: (cy.width() - width) / 2, y: 0 }); // the middle stays the middle
+    width = cy.width();
+    drawOverview();
+  });
 
   const restyle = () => {
     cy.style(style());

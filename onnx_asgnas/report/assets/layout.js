@@ -89,6 +89,10 @@ const Layout = (() => {
     return Network.firstOf(Number(a.id.slice(1))) - Network.firstOf(Number(b.id.slice(1)));
   }
 
-  start(); // while the page still loads
+  try {
+    start(); // while the page still loads
+  } catch {
+    kernel = null; // a browser without workers: `place` says so, and the lists work all the same
+  }
   return { place };
 })();

@@ -61,10 +61,20 @@ const Page = (() => {
       then();
     } catch (error) {
       if (error.message === "superseded") return;
-      status(error.message === "too dense" ? "Too many lines to draw: fold something first." : `Cannot be drawn: ${error.message}`);
+      status(
+        error.message === "too dense"
+          ? "Too many lines to draw: fold something first."
+          : `Cannot be drawn: ${error.message}`,
+      );
+      if (view) keepOpen(view.opened);
     }
     document.body.classList.remove("busy");
     document.body.dataset.drawn = String(Math.round(performance.now()));
+  }
+
+  function keepOpen(boxes) {
+    open.clear();
+    for (const box of boxes) open.add(box);
   }
 
   const isOpen = (id) => open.has(id);
@@ -83,8 +93,7 @@ const Page = (() => {
   }
 
   function setOpen(boxes) {
-    open.clear();
-    for (const box of boxes) open.add(box);
+    keepOpen(boxes);
     drawn = draw(() => Drawing.fit(READABLE));
     return drawn;
   }
@@ -99,6 +108,14 @@ const Page = (() => {
     return drawn;
   }
 
+  /* Open what hides a family as a whole; one that is spread over several boxes shows where it lies. */
+  async function revealFamily(id) {
+    const operators = N.families[id].members.flatMap((member) => member[3]);
+    const boxes = new Set(operators.map(drawnAs));
+    const hides = (box) => N.isBox(box) && N.kindOf(box) !== "sequence";
+    if (boxes.size === 1 && hides([...boxes][0])) await reveal(Math.min(...operators));
+  }
+
   const drawnAs = (id) => (view.shownAs[id] >= 0 ? view.shownAs[id] : id);
 
   /* The boxes of the drawing that stand for what is chosen. */
@@ -108,7 +125,8 @@ const Page = (() => {
       return { marked: [...new Set(operators.map(drawnAs))] };
     }
     if (what.kind === "edge") return { edge: what.element };
-    if (what.kind === "structure") return { chosen: [drawnAs(N.boxOf[what.id] >= 0 ? N.boxOf[what.id] : N.structures[what.id].maker)] };
+    if (what.kind === "structure")
+      return { chosen: [drawnAs(N.boxOf[what.id] >= 0 ? N.boxOf[what.id] : N.structures[what.id].maker)] };
     return { chosen: [drawnAs(what.id)] };
   }
 
@@ -121,15 +139,24 @@ const Page = (() => {
     mark();
     Details.show(what);
     if (what) showTab("details");
-    const name = what && { operator: (id) => N.operators.name[id], structure: (id) => N.structures[id].tensor, family: (id) => N.families[id].name }[what.kind];
+    const name =
+      what &&
+      {
+        operator: (id) => N.operators.name[id],
+        structure: (id) => N.structures[id].tensor,
+        family: (id) => N.families[id].name,
+      }[what.kind];
     if (name) status(`${what.kind} ${name(what.id)}`);
   }
 
   /* Choose something, unfold what hides it, and bring it into view. */
   async function jump(what) {
     choose(what);
+    await drawn;
     if (what.kind === "operator" || what.kind === "box") await reveal(what.id);
-    else if (what.kind === "structure") await reveal(N.boxOf[what.id] >= 0 ? N.boxOf[what.id] : N.structures[what.id].maker);
+    else if (what.kind === "structure")
+      await reveal(N.boxOf[what.id] >= 0 ? N.boxOf[what.id] : N.structures[what.id].maker);
+    else if (what.kind === "family") await revealFamily(what.id);
     const { chosen = [], marked = [] } = shownFor(what);
     Drawing.lookAt([...chosen, ...marked]);
   }
@@ -161,7 +188,7 @@ const Page = (() => {
   function step(key) {
     const { cy } = Drawing;
     const at = cy.getElementById(`n${current()}`);
-    if (!at.length) return choose(choiceOf(view.leaves[0])), Drawing.lookAt([view.leaves[0]]);
+    if (!at.length) return (choose(choiceOf(view.leaves[0])), Drawing.lookAt([view.leaves[0]]));
     const boxes = cy.nodes().not(at).not(".open");
     const { x, y } = at.position();
     const near = { ArrowDown: () => at.outgoers("node"), ArrowUp: () => at.incomers("node") }[key];
@@ -182,7 +209,10 @@ const Page = (() => {
     Escape: () => choose(null),
     Enter: () => N.isBox(current()) && toggle(current()),
     Backspace: () => N.parent[current()] !== N.root && current() >= 0 && foldAround(current()),
-    ArrowUp: step, ArrowDown: step, ArrowLeft: step, ArrowRight: step,
+    ArrowUp: step,
+    ArrowDown: step,
+    ArrowLeft: step,
+    ArrowRight: step,
   };
 
   function foldAround(id) {
@@ -244,31 +274,44 @@ const Page = (() => {
     const kept = d.frozen.reduce((sum, entry) => sum + entry.channels, 0);
     document.getElementById("model").textContent = d.model;
     const fact = (value, name) => el("div", {}, el("dd", {}, value), el("dt", {}, name));
-    document.getElementById("facts").append(
-      fact(S.count(N.size[N.root]), "operators"),
-      fact(S.count(d.params), "parameters"),
-      fact(S.count(d.macs), "MACs an example"),
-      fact(`${S.count(erasable)} of ${S.count(N.structures.length)}`, "structures erasable"),
-      fact(`${S.count(most.structures)} · ${S.percent(most.params, d.params)} · ${S.percent(most.macs, d.macs)}`, "can go at most: structures · params · MACs"),
-      fact(`${S.count(free)} of ${S.count(total)}`, "channel groups free"),
-    );
+    document
+      .getElementById("facts")
+      .append(
+        fact(S.count(N.size[N.root]), "operators"),
+        fact(S.count(d.params), "parameters"),
+        fact(S.count(d.macs), "MACs an example"),
+        fact(`${S.count(erasable)} of ${S.count(N.structures.length)}`, "structures erasable"),
+        fact(
+          `${S.count(most.structures)} · ${S.percent(most.params, d.params)} · ${S.percent(most.macs, d.macs)}`,
+          "can go at most: structures · params · MACs",
+        ),
+        fact(`${S.count(free)} of ${S.count(total)}`, "channel groups free"),
+      );
     const counts = { structures: N.structures.length, families: N.families.length, keeps: d.frozen.length };
     for (const [name, n] of Object.entries(counts)) document.getElementById(`n-${name}`).textContent = S.count(n);
     const causes = new Map();
     for (const f of d.frozen) causes.set(f.type || f.reason, (causes.get(f.type || f.reason) || 0) + f.channels);
-    const worst = [...causes].sort((a, b) => b[1] - a[1]).slice(0, 4).map(([what, n]) => `${what} ${S.count(n)}`);
+    const worst = [...causes]
+      .sort((a, b) => b[1] - a[1])
+      .slice(0, 4)
+      .map(([what, n]) => `${what} ${S.count(n)}`);
     const text = kept ? `Channel groups kept, by cause: ${worst.join(", ")}${causes.size > 4 ? ", …" : ""}` : "";
     const unknown = d.unknown.length ? `Unknown operators: ${d.unknown.join(", ")}` : "";
     document.getElementById("causes").textContent = [text, unknown].filter(Boolean).join(" · ");
-    document.getElementById("legend").append(
-      ...Object.entries(S.ALL).map(([state, { hint }]) => el("li", { title: hint }, Details.badge(state))),
-    );
+    document
+      .getElementById("legend")
+      .append(...Object.entries(S.ALL).map(([state, { hint }]) => el("li", { title: hint }, Details.badge(state))));
   }
 
   function preparePrint() {
     for (const name of Object.keys(Tables.ROWS)) Tables.show(name);
     const colours = getComputedStyle(document.documentElement);
-    document.getElementById("printed").src = Drawing.cy.png({ full: true, maxWidth: 3000, maxHeight: 4000, bg: colours.getPropertyValue("--back") });
+    document.getElementById("printed").src = Drawing.cy.png({
+      full: true,
+      maxWidth: 3000,
+      maxHeight: 4000,
+      bg: colours.getPropertyValue("--back"),
+    });
   }
   window.addEventListener("beforeprint", preparePrint);
 
@@ -277,5 +320,15 @@ const Page = (() => {
   openFirst();
   drawn = draw(() => Drawing.fit(READABLE));
 
-  return { jump, choose, toggle, isOpen, setOpen, open, whenDrawn: () => drawn, visible: () => view, chosen: () => choice };
+  return {
+    jump,
+    choose,
+    toggle,
+    isOpen,
+    setOpen,
+    open,
+    whenDrawn: () => drawn,
+    visible: () => view,
+    chosen: () => choice,
+  };
 })();

@@ -23,7 +23,8 @@ const Search = (() => {
   function rank({ name, lower, order }, wanted) {
     const at = lower.indexOf(wanted);
     if (at < 0) return Infinity;
-    const place = name.length === wanted.length && at === 0 ? 0 : at === 0 ? 1 : /[^a-z0-9]/.test(lower[at - 1]) ? 2 : 3;
+    const place =
+      name.length === wanted.length && at === 0 ? 0 : at === 0 ? 1 : /[^a-z0-9]/.test(lower[at - 1]) ? 2 : 3;
     return place * 1e4 + order * 1e3 + Math.min(name.length, 999);
   }
 
@@ -50,7 +51,12 @@ const Search = (() => {
         event.preventDefault();
         jump(choice);
       };
-      return el("li", { role: "option", id, onpointerdown: take }, el("span", {}, name || "(unnamed)"), el("small", {}, what));
+      return el(
+        "li",
+        { role: "option", id, onpointerdown: take },
+        el("span", {}, name || "(unnamed)"),
+        el("small", {}, what),
+      );
     });
     if (field.value.trim() && !found.length) lines.push(el("li", { class: "none" }, "nothing has such a name"));
     if (found.length > MOST) lines.push(el("li", { class: "none" }, `and ${States.count(found.length - MOST)} more`));

@@ -43,7 +43,8 @@ const States = (() => {
     inside.delete("plain");
     if (inside.size === 0) return "plain";
     if (inside.size === 1) return [...inside][0];
-    if (N.kindOf(id) === "sequence") return ["unknown", "protected", "partly", "frozen", "free"].find((s) => inside.has(s));
+    if (N.kindOf(id) === "sequence")
+      return ["unknown", "protected", "partly", "frozen", "free"].find((s) => inside.has(s));
     return "mixed";
   }
 
@@ -57,7 +58,7 @@ const States = (() => {
   }
 
   function percent(part, whole) {
-    return whole ? `${(100 * part / whole).toFixed(1)} %` : "–";
+    return whole ? `${((100 * part) / whole).toFixed(1)} %` : "–";
   }
 
   /* The end of a name, which tells more than its beginning. */
@@ -81,8 +82,14 @@ const States = (() => {
     return types;
   }
 
-  const ABBREVIATED = { BatchNormalization: "BatchNorm", LayerNormalization: "LayerNorm", GroupNormalization: "GroupNorm",
-    InstanceNormalization: "InstanceNorm", GlobalAveragePool: "GlobalAvgPool", AveragePool: "AvgPool" };
+  const ABBREVIATED = {
+    BatchNormalization: "BatchNorm",
+    LayerNormalization: "LayerNorm",
+    GroupNormalization: "GroupNorm",
+    InstanceNormalization: "InstanceNorm",
+    GlobalAveragePool: "GlobalAvgPool",
+    AveragePool: "AvgPool",
+  };
   const abbreviated = (type) => ABBREVIATED[type] || type;
 
   function sequenceTitle(id) {
@@ -92,7 +99,8 @@ const States = (() => {
 
   function titleOf(id) {
     const kind = N.kindOf(id);
-    if (kind === "operator") return N.isEnd(id) ? N.operators.type[id] : abbreviated(N.operators.type[id].split(".").pop());
+    if (kind === "operator")
+      return N.isEnd(id) ? N.operators.type[id] : abbreviated(N.operators.type[id].split(".").pop());
     if (kind === "structure") return short(N.structures[N.structureOf(id)].tensor, 32);
     if (kind === "sequence") return sequenceTitle(id);
     if (kind === "parallel") return `${N.childrenOf(id).length} parallel structures`;
@@ -109,6 +117,17 @@ const States = (() => {
     return `${start(N.operators.name[N.firstOf(id)])} – ${start(N.operators.name[N.lastOf(id)])}`;
   }
 
-  return { ALL, of: (id) => known[id], stateOfFamily, enclosingErasable, isProtected, count, percent, short, titleOf,
-    subtitleOf, typesIn };
+  return {
+    ALL,
+    of: (id) => known[id],
+    stateOfFamily,
+    enclosingErasable,
+    isProtected,
+    count,
+    percent,
+    short,
+    titleOf,
+    subtitleOf,
+    typesIn,
+  };
 })();

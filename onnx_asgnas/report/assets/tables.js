@@ -12,14 +12,22 @@ const Tables = (() => {
 
   const COLUMNS = {
     structures: [
-      { title: "structure", value: (s) => s.tensor, cell: (s, at) => named(s.tensor, { kind: "structure", id: at }, s.reason) },
+      {
+        title: "structure",
+        value: (s) => s.tensor,
+        cell: (s, at) => named(s.tensor, { kind: "structure", id: at }, s.reason),
+      },
       { title: "kind", value: (s) => kindOf(s), cell: (s) => badge(s.erasable ? "erasable" : "frozen", kindOf(s)) },
       { title: "operators", value: (s) => s.operators, number: S.count },
       { title: "parameters", value: (s) => s.params, number: share(N.data.params) },
       { title: "MACs", value: (s) => s.macs, number: share(N.data.macs) },
     ],
     families: [
-      { title: "family", value: (f) => f.name, cell: (f, at) => named(f.name, { kind: "family", id: at }, f.reasons.join("; ")) },
+      {
+        title: "family",
+        value: (f) => f.name,
+        cell: (f, at) => named(f.name, { kind: "family", id: at }, f.reasons.join("; ")),
+      },
       { title: "state", value: (f) => S.stateOfFamily(f), cell: (f) => badge(S.stateOfFamily(f)) },
       { title: "groups", value: (f) => f.groups, number: S.count },
       { title: "free", value: (f) => f.free, number: S.count },
@@ -27,7 +35,11 @@ const Tables = (() => {
       { title: "MACs", value: (f) => f.macs, number: share(N.data.macs) },
     ],
     keeps: [
-      { title: "operator", value: nameOfCause, cell: (f) => (f.operator >= 0 ? link(nameOfCause(f), { kind: "operator", id: f.operator }) : "–") },
+      {
+        title: "operator",
+        value: nameOfCause,
+        cell: (f) => (f.operator >= 0 ? link(nameOfCause(f), { kind: "operator", id: f.operator }) : "–"),
+      },
       { title: "type", value: (f) => f.type || "–", cell: (f) => f.type || "–" },
       { title: "why", value: (f) => f.reason, cell: (f) => f.reason },
       { title: "channel groups kept", value: (f) => f.channels, number: S.count },
@@ -61,7 +73,15 @@ const Tables = (() => {
     const more = el("button", { class: "link more", type: "button" }, `show all ${S.count(rows.length)}`);
     let limit = FIRST;
     const fill = () => {
-      body.replaceChildren(...rows.slice(0, limit).map(([row, at]) => el("tr", {}, columns.map((c) => cell(c, row, at)))));
+      body.replaceChildren(
+        ...rows.slice(0, limit).map(([row, at]) =>
+          el(
+            "tr",
+            {},
+            columns.map((c) => cell(c, row, at)),
+          ),
+        ),
+      );
       more.hidden = rows.length <= limit;
     };
     const sort = (column, button) => {
@@ -79,7 +99,11 @@ const Tables = (() => {
     more.addEventListener("click", showAll);
     window.addEventListener("beforeprint", showAll);
     const heads = columns.map((column) => {
-      const button = el("button", { type: "button", onclick: (event) => sort(column, event.currentTarget) }, column.title);
+      const button = el(
+        "button",
+        { type: "button", onclick: (event) => sort(column, event.currentTarget) },
+        column.title,
+      );
       return el("th", { scope: "col", class: column.number ? "number" : "" }, button);
     });
     fill();
