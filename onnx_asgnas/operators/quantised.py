@@ -118,6 +118,7 @@ def dynamic_quantize(op: Op) -> Rule:
         found = flow.read(0)
         flow.needs_zero(found)
         flow.write(found)
+        flow.written |= {1, 2}  # one number each, for all channels
 
     return Rule(labels=labels, poles=(0,))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import onnx
@@ -30,7 +30,7 @@ def recast(op: Op, declare: Declaration, op_type: str, inputs: Sequence[int], **
     rule = declare(Op(op.graph, op.index, node))
     places = dict(enumerate(inputs))
     return Rule(
-        labels=lambda flow: _as(flow, node, rule.labels),
+        labels=lambda flow: _as(flow, node, rule.labels, places),
         zero=lambda zero: rule.zero(tuple(p is None or zero[p] for p in present)),
         poles=tuple(places[p] for p in rule.poles),
         parameters={places[p]: role for p, role in rule.parameters.items() if p in places},
@@ -38,8 +38,12 @@ def recast(op: Op, declare: Declaration, op_type: str, inputs: Sequence[int], **
     )
 
 
-def _as(flow: LabelFlow, node: onnx.NodeProto, labels: Callable[[LabelFlow], None]) -> None:
+def _as(
+    flow: LabelFlow, node: onnx.NodeProto, labels: Callable[[LabelFlow], None], places: Mapping[int, int]
+) -> None:
     inner = LabelFlow(flow.book, flow.index)
     inner.node = node
     labels(inner)
     flow.sums |= inner.sums
+    flow.taken.update(places[position] for position in inner.taken if position in places)
+    flow.written |= inner.written
