@@ -60,14 +60,20 @@ def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
             stub.graph.initializer.append(tensor)
         elif tensor.name not in given:
             stub.graph.input.append(_value_info(tensor.name, tensor))
-    for node in model.graph.node:
-        if node.op_type == "Constant" and is_standard(node) and len(node.output) == 1:
-            value = next((a.t for a in node.attribute if a.name == "value" and a.HasField("t")), None)
-            if value is not None and is_large(value):
-                stub.graph.input.append(_value_info(node.output[0], value))
-                continue
-        stub.graph.node.append(node)
+    constants = [node for node in model.graph.node if node.op_type == "Constant" and is_large_constant(node)]
+    for node in constants:
+        value = next(a.t for a in node.attribute if a.name == "value")
+        stub.graph.input.append(_value_info(node.output[0], value))
+    kept = (node for node in model.graph.node if node.op_type != "Constant" or not is_large_constant(node))
+    stub.graph.node.extend(kept if constants else model.graph.node)
     return stub
+
+
+def is_large_constant(node: onnx.NodeProto) -> bool:
+    """Is it a Constant whose value is large."""
+    if node.op_type != "Constant" or not is_standard(node) or len(node.output) != 1:
+        return False
+    return any(a.name == "value" and a.HasField("t") and is_large(a.t) for a in node.attribute)
 
 
 def is_large(tensor: onnx.TensorProto) -> bool:

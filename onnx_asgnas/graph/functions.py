@@ -5,8 +5,7 @@ from __future__ import annotations
 import onnx
 from onnx import inliner
 
-from onnx_asgnas.graph.checks import frame_of, is_large, without_weights
-from onnx_asgnas.graph.nodes import is_standard
+from onnx_asgnas.graph.checks import frame_of, is_large_constant, without_weights
 
 
 def inline_functions(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -19,11 +18,6 @@ def inline_functions(model: onnx.ModelProto) -> onnx.ModelProto:
     result.functions.extend(inlined.functions)
     del result.graph.input[:]
     result.graph.input.extend(model.graph.input)
-    result.graph.node.extend(node for node in model.graph.node if _is_large_constant(node))
+    result.graph.node.extend(node for node in model.graph.node if is_large_constant(node))
     result.graph.node.extend(inlined.graph.node)
     return result
-
-
-def _is_large_constant(node: onnx.NodeProto) -> bool:
-    values = [a.t for a in node.attribute if a.name == "value" and a.HasField("t")]
-    return node.op_type == "Constant" and is_standard(node) and len(node.output) == 1 and any(map(is_large, values))

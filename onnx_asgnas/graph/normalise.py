@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import onnx
@@ -255,14 +256,15 @@ def _split_shared_statistics(nodes: list[onnx.NodeProto], initializers: dict[str
     normalisations = [n for n in nodes if n.op_type == "BatchNormalization" and is_standard(n)]
     if not normalisations:
         return
-    readers: Counter[str] = Counter()
-    for node in nodes:
-        readers.update(read_by(node))
+    readers = Counter(chain.from_iterable(map(read_by, nodes)))
+    shared = {name for n in normalisations for name in n.input[3:] if readers[name] > 1 and name in initializers}
+    if not shared:
+        return
     taken = set(initializers).union(readers, *(node.output for node in nodes))
     for node in normalisations:
         for position, role in ((3, "running_mean"), (4, "running_var")):
             name = node.input[position]
-            if readers[name] < 2 or name not in initializers:
+            if name not in shared or readers[name] < 2:
                 continue
             readers[name] -= 1
             own = f"{node.name}.{role}"
