@@ -59,11 +59,11 @@ def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
         if not is_large(tensor):
             stub.graph.initializer.append(tensor)
         elif tensor.name not in given:
-            stub.graph.input.append(_value_info(tensor.name, tensor))
+            stub.graph.input.append(value_info(tensor.name, tensor))
     constants = [node for node in model.graph.node if node.op_type == "Constant" and is_large_constant(node)]
     for node in constants:
         value = next(a.t for a in node.attribute if a.name == "value")
-        stub.graph.input.append(_value_info(node.output[0], value))
+        stub.graph.input.append(value_info(node.output[0], value))
     kept = (node for node in model.graph.node if node.op_type != "Constant" or not is_large_constant(node))
     stub.graph.node.extend(kept if constants else model.graph.node)
     return stub
@@ -89,7 +89,8 @@ def first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
-def _value_info(name: str, tensor: onnx.TensorProto) -> onnx.ValueInfoProto:
+def value_info(name: str, tensor: onnx.TensorProto) -> onnx.ValueInfoProto:
+    """What a graph input of the type and shape of an initializer is."""
     kind = onnx.helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims))
     return onnx.ValueInfoProto(name=name, type=kind)
 

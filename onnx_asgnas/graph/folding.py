@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from onnx_asgnas.graph.nodes import is_standard, read_by, replace
+from onnx_asgnas.graph.sequences import Parts, as_split, lengths_of_parts, parts_of_sequences
 from onnx_asgnas.graph.shapes import ShapeInference
 
 Lengths = NDArray[np.int64]
@@ -34,14 +35,11 @@ def fold(
 
     Nodes that stay may be changed in place: they get constant targets, and a Conv loses a bias of computed zeros.
     """
-    folding = _Folding(initializers, shapes, {node.name for node in nodes})
+    folding = _Folding(initializers, shapes, {node.name for node in nodes}, frozenset(outputs))
+    if any(node.op_type == "SplitToSequence" for node in nodes):
+        folding.sequences = parts_of_sequences(nodes, outputs, folding.places())
     for node in nodes:
-        shapes.step(node)
-        names = [name for name in node.output if name]
-        if names and all([shapes.constant(name) is not None and name not in outputs for name in names]):
-            folding.folded.update(names)
-        else:
-            folding.keep(node)
+        folding.step(node)
     shapes.release()
     if folding.folded:
         used = {name for node in folding.kept for name in read_by(node)}
@@ -59,9 +57,53 @@ class _Folding:
     initializers: dict[str, onnx.TensorProto]
     shapes: ShapeInference
     node_names: set[str]
+    outputs: frozenset[str]
     kept: list[onnx.NodeProto] = field(default_factory=list)
     folded: set[str] = field(default_factory=set)
     concats: dict[str, onnx.NodeProto] = field(default_factory=dict)
+
+    sequences: dict[str, Parts] = field(default_factory=dict)
+    apart: set[str] = field(default_factory=set)
+
+    def places(self) -> dict[str, int]:
+        """The initializers that may be a place in a sequence."""
+        kinds = (onnx.TensorProto.INT64, onnx.TensorProto.INT32)
+        scalars = [name for name, tensor in self.initializers.items() if not tensor.dims and tensor.data_type in kinds]
+        values = ((name, self.shapes.constant(name)) for name in scalars)
+        return {name: int(value) for name, value in values if value is not None}
+
+    def step(self, node: onnx.NodeProto) -> None:
+        """One node: it becomes numbers, or several nodes, or stays."""
+        if node.op_type == "SplitToSequence" and node.output[0] in self.sequences:
+            replacement = self._without_sequence(node)
+            if replacement:
+                self.apart.add(node.output[0])
+                for each in replacement:
+                    self.step(each)
+                return
+        elif node.op_type == "SequenceAt" and node.input[0] in self.apart:
+            return
+        self.shapes.step(node)
+        names = [name for name in node.output if name]
+        if names and all([self.shapes.constant(name) is not None and name not in self.outputs for name in names]):
+            self.folded.update(names)
+        else:
+            self.keep(node)
+
+    def _without_sequence(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
+        """A Split in the place of a SplitToSequence; [] where lengths are not known, or a place is not in it."""
+        parts, shape = self.sequences[node.output[0]], self.shapes.shape(node.input[0])
+        axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
+        whole = shape[axis] if shape is not None and -len(shape) <= axis < len(shape) else None
+        given = len(node.input) > 1 and bool(node.input[1])
+        value = self.shapes.constant(node.input[1]) if given else None
+        if whole is None or (given and value is None):
+            return []
+        lengths = lengths_of_parts(node, whole, None if value is None else value.astype(np.int64).tolist())
+        if not lengths or any(not -len(lengths) <= place < len(lengths) for place in parts):
+            return []
+        split = self._constant(f"{node.name}.split", np.array(lengths, np.int64))
+        return as_split(node, parts, lengths, split, self.shapes.version)
 
     def keep(self, node: onnx.NodeProto) -> None:
         """Put a node behind those that stay, with what its sizes can be written as."""

@@ -18,7 +18,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from onnx_asgnas.graph.checks import frame_of
+from onnx_asgnas.graph.checks import frame_of, is_large, value_info
 from onnx_asgnas.graph.folding import fold
 from onnx_asgnas.graph.functions import inline_functions
 from onnx_asgnas.graph.nodes import has_subgraph, is_standard, live, read_by, remove_dead, replace, subgraphs
@@ -52,6 +52,18 @@ class NormalForm:
         result.graph.node.extend(self.nodes)
         for name, tensor in self.initializers.items():
             self.weights.into(result.graph.initializer.add(), tensor, name)
+        return result
+
+    def outline(self) -> onnx.ModelProto:
+        """A model of its own in which large initializers are graph inputs of their type and shape."""
+        result = onnx.ModelProto()
+        result.CopyFrom(self.frame)
+        result.graph.node.extend(self.nodes)
+        for name, tensor in self.initializers.items():
+            if is_large(tensor):
+                result.graph.input.append(value_info(name, tensor))
+            else:
+                self.weights.into(result.graph.initializer.add(), tensor, name)
         return result
 
 

@@ -75,7 +75,7 @@ class ShapeInference:
     ) -> None:
         if initializers is None:
             initializers = {tensor.name: tensor for tensor in model.graph.initializer}
-        self._opsets = {o.domain or "": o.version for o in model.opset_import}
+        self._opsets: dict[str, int] = {o.domain or "": o.version for o in model.opset_import}
         self._opsets[""] = self._opsets.pop("ai.onnx", self._opsets.get("", 1))
         self._imports = list(model.opset_import)
         self._ir_version = model.ir_version
@@ -115,6 +115,11 @@ class ShapeInference:
     def add_constant(self, name: str, value: NDArray[np.generic]) -> None:
         """Make a tensor known by value at all bindings."""
         self._facts[name] = self._everywhere(self._table.of_value(value))
+
+    @property
+    def version(self) -> int:
+        """The operator set of the standard that the model is written in."""
+        return self._opsets[""]
 
     def knows(self, name: str) -> bool:
         """Has this tensor been seen."""

@@ -88,6 +88,20 @@ class TraceGraph:
         """The normal form as a whole, with all weights in memory; made when it is first asked for."""
         return self._form.model()
 
+    def outline(self) -> onnx.ModelProto:
+        """The normal form as a model of its own, in which large initializers are graph inputs."""
+        return self._form.outline()
+
+    def frame(self) -> onnx.ModelProto:
+        """A copy of the normal form without nodes and initializers."""
+        frame = onnx.ModelProto()
+        frame.CopyFrom(self._form.frame)
+        return frame
+
+    def copy_initializer(self, name: str, target: onnx.TensorProto) -> None:
+        """Write an initializer with its data into another, empty one."""
+        self._form.weights.into(target, self.initializers[name], name)
+
     @cached_property
     def activations(self) -> frozenset[str]:
         """The tensors that a path leads to from a graph input."""

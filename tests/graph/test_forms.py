@@ -207,3 +207,29 @@ def test_no_case_of_onnx_crashes_and_every_known_shape_is_right() -> None:
                     wrong.append((case.name, size, value.shape))
     assert len(cases) > 1800
     assert not wrong
+
+
+@pytest.mark.parametrize("opset", [11, 17])
+@pytest.mark.parametrize(("split", "lengths"), [("3", [3, 3, 1]), ("[2] {4, 3}", [4, 3]), ("", [1] * 7)])
+def test_a_sequence_that_only_takes_a_tensor_apart_is_a_split(split: str, lengths: list[int], opset: int) -> None:
+    constant = f"n = Constant <value = int64{split if split.startswith('[') else f' {{{split}}}'}> ()" if split else ""
+    model = parse(
+        f"""agraph (float[N, 7] x) => (float[N, a] y, float[N, b] z, float[N, c] w) {{
+            {constant}  i = Constant <value = int64 {{0}}> ()  j = Constant <value = int64 {{-1}}> ()
+            s = SplitToSequence <axis = 1> ({"x, n" if split else "x"})
+            p = SequenceAt (s, i)  q = SequenceAt (s, j)  w = SequenceAt (s, i)  y = Neg (p)  z = Abs (q) }}""",
+        opset,
+    )
+    result = same_numbers(model)
+    assert operators(result) == ["Split", "Identity", "Neg", "Abs"]
+    graph = TraceGraph(result)
+    assert [(graph.shape(name) or ())[1] for name in graph.nodes[0].output] == lengths
+
+
+def test_a_sequence_that_is_needed_as_such_stays() -> None:
+    model = parse(
+        """agraph (float[N, 7] x) => (float[N, a] y, int64 n) {
+            i = Constant <value = int64 {0}> ()  s = SplitToSequence <axis = 1> (x)
+            y = SequenceAt (s, i)  n = SequenceLength (s) }"""
+    )
+    assert operators(same_numbers(model)) == ["SplitToSequence", "SequenceAt", "SequenceLength"]
