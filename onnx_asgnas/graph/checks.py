@@ -13,6 +13,9 @@ from onnx_asgnas.graph.weights import bits_of, is_external
 _LARGE = 1024
 """Initializers with more elements are shown to the checker as graph inputs."""
 
+_RUNTIMES_OWN = {"SimplifiedLayerNormalization": 2**31, "LayerNormalization": 17}
+"""Operators that onnxruntime's optimiser puts into the standard's domain, and the operator set that has them there."""
+
 _KINDS = frozenset(onnx.TensorProto.DataType.values()) - {onnx.TensorProto.UNDEFINED}
 
 
@@ -26,9 +29,21 @@ def check(model: onnx.ModelProto, name: str) -> None:
         for value in (*stub.graph.input, *stub.graph.output):
             if value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape"):
                 value.type.tensor_type.shape.SetInParent()
-        onnx.checker.check_model(stub)
+        onnx.checker.check_model(with_own_domain(stub))
     except (onnx.checker.ValidationError, ValueError) as error:
         raise _invalid(name, first_line(error)) from None
+
+
+def with_own_domain(stub: onnx.ModelProto) -> onnx.ModelProto:
+    """The same stub, changed in place, with the runtime's own operators in the runtime's own domain."""
+    versions = {o.domain: o.version for o in stub.opset_import}
+    own = [n for n in stub.graph.node if n.op_type in _RUNTIMES_OWN and is_standard(n)]
+    for node in own:
+        if versions.get(node.domain, 1) < _RUNTIMES_OWN[node.op_type]:
+            node.domain = "com.microsoft"
+    if any(node.domain == "com.microsoft" for node in own) and "com.microsoft" not in versions:
+        stub.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    return stub
 
 
 def check_data(model: onnx.ModelProto, name: str) -> None:

@@ -40,6 +40,14 @@ def _skip(call: Call) -> Outputs | None:
     return [(call.kind, shape), statistics, statistics, (call.kind, shape)][: call.outputs]
 
 
+def _simplified(call: Call) -> Outputs | None:
+    """The result and the deviation; the runtime writes this one into the standard's domain."""
+    return [(call.kind, call.shape()), (_FLOAT, (*call.shape()[:-1], 1))][: call.outputs]
+
+
+RULES["", "SimplifiedLayerNormalization"] = _simplified
+
+
 @_rule("EmbedLayerNormalization")
 def _embed(call: Call) -> Outputs | None:
     batch, length = call.shape(0)

@@ -135,8 +135,16 @@ def matmul(op: Op) -> Rule:
     )
 
 
-def product_of_matrices(flow: LabelFlow, positions: tuple[int, int] = (0, 1), bias: int | None = None) -> None:
-    """The labels of a MatMul of two inputs, batches broadcast, and what is added behind it."""
+def product_of_matrices(
+    flow: LabelFlow,
+    positions: tuple[int, int] = (0, 1),
+    bias: int | None = None,
+    turned: tuple[bool, bool] = (False, False),
+) -> None:
+    """The labels of a MatMul of two inputs, batches broadcast, and what is added behind it.
+
+    `turned` tells of each whether its last two axes are swapped first.
+    """
     one, two = (flow.size(position) for position in positions)
     if not one or not two:
         flow.freeze_inputs("the shape of an operand is unknown, or a scalar")
@@ -145,7 +153,8 @@ def product_of_matrices(flow: LabelFlow, positions: tuple[int, int] = (0, 1), bi
     names = ascii_lowercase[:rank] if rank > 0 else ""
     lone = iter(ascii_uppercase)
     sides, batches = [], []
-    for position, size, matrix in ((positions[0], one, "yx"), (positions[1], two, "xz")):
+    matrices = ("xy" if turned[0] else "yx", "zx" if turned[1] else "xz")
+    for position, size, matrix in zip(positions, (one, two), matrices, strict=True):
         own = matrix if len(size) > 1 else "x"
         lead = size[: len(size) - 2] if len(size) > 2 else ()
         letters = names[len(names) - len(lead) :] if lead else ""

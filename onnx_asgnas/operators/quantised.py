@@ -151,16 +151,31 @@ def qlinear_matmul(op: Op) -> Rule:
     return _product(op, recast(op, matmul, "MatMul", (0, 3)), data=0, zero_point=2, weight=3, how=how)
 
 
-def _product(
-    op: Op, rule: Rule, *, data: int, zero_point: int, weight: int, how: Quantised, bias: int | None = None
-) -> Rule:
-    """A product of a quantised activation and a quantised weight, given the rule of the one of floats.
+@register("MatMulIntegerToFloat", domain=MICROSOFT)
+def matmul_integer_to_float(op: Op) -> Rule:
+    """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.MatMulIntegerToFloat"""
+    how = Quantised(scale=3, zero_point=5, axis=-1)
+    return _product(op, recast(op, matmul, "MatMul", (0, 1)), data=0, zero_point=4, weight=1, how=how, bias=6)
 
-    `bias` is the position of what is added in whole numbers, by output.
+
+@register("DynamicQuantizeMatMul", domain=MICROSOFT)
+def dynamic_quantize_matmul(op: Op) -> Rule:
+    """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.DynamicQuantizeMatMul
+
+    It quantises what it reads by the range of all values and of zero, in which a channel that is zero has no part.
     """
-    name = op.node.input[zero_point] if op.has(zero_point) else ""
-    one = not name or all(n == 1 for n in op.size(zero_point))
-    sound = one and same_zero(op.graph, op.node.input[data], name)
+    how = Quantised(scale=2, zero_point=3, axis=-1)
+    return _product(op, recast(op, matmul, "MatMul", (0, 1)), data=0, zero_point=None, weight=1, how=how, bias=4)
+
+
+def _product(
+    op: Op, rule: Rule, *, data: int, zero_point: int | None, weight: int, how: Quantised, bias: int | None = None
+) -> Rule:
+    """A product of an activation and a quantised weight, given the rule of the one of floats.
+
+    `zero_point` is that of the activation, None where it is a float; `bias` the position of what is added by output.
+    """
+    sound = zero_point is None or _is_zero_at(op, data, zero_point)
     beside = [p for p in (how.scale, how.zero_point) if p is not None and op.has(p)]
 
     def labels(flow: LabelFlow) -> None:
@@ -173,7 +188,7 @@ def _product(
         for position in beside:
             _cut_outputs(flow, weight, how.axis, position)
         if bias is not None and op.has(bias):
-            rows = flow.weight_axis(weight, 0, Kind(0))
+            rows = flow.weight_axis(weight, how.axis, Kind(0))
             stored = op.node.input[bias] in op.graph.initializers
             own = flow.own_axis(bias, 0, len(rows), Kind.AFFINE) if stored else np.full(len(rows), -1)
             flow.tie(rows, own, "the bias is computed")
@@ -187,6 +202,13 @@ def _product(
         macs=rule.macs,
         quantised=weights | biases,
     )
+
+
+def _is_zero_at(op: Op, data: int, zero_point: int) -> bool:
+    """Is a quantised activation zero, in the dequantised sense, at this one number."""
+    name = op.node.input[zero_point] if op.has(zero_point) else ""
+    one = not name or all(n == 1 for n in op.size(zero_point))
+    return one and same_zero(op.graph, op.node.input[data], name)
 
 
 def _cut_outputs(flow: LabelFlow, weight: int, axis: int, position: int) -> None:
