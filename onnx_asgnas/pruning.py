@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import get_args
 
 import numpy as np
@@ -15,14 +16,14 @@ from onnx_asgnas.errors import InputError, TargetError
 from onnx_asgnas.evaluation import Verification, verify
 from onnx_asgnas.graph import ModelSource, TraceGraph
 from onnx_asgnas.space import SearchSpace, Selection, analyze
-from onnx_asgnas.surgery import construct, zeroed
+from onnx_asgnas.surgery import remove, zero_structures, zeroed
 
 __all__ = ["Pruned", "cut", "prune"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Pruned:
-    """What a cut gives: the full model with the chosen groups at zero, and the compact one that gives the same.
+    """What a cut gives: the compact model, and the full one with the chosen groups at zero, which gives the same.
 
     `kept` is the fraction of the trainable parameters and of the multiply-accumulates that is left, `groups` how many
     structures and channel groups were chosen.
@@ -30,15 +31,18 @@ class Pruned:
 
     space: SearchSpace = field(repr=False)
     selection: Selection = field(repr=False)
-    zeroed: onnx.ModelProto = field(repr=False)
     compact: onnx.ModelProto = field(repr=False)
     kept: dict[str, float]
     groups: int
 
+    @cached_property
+    def zeroed(self) -> onnx.ModelProto:
+        """The full model with the chosen groups at zero; made when it is first asked for."""
+        return zeroed(self.space, self.space.parts.graph, self.selection.chosen)
+
     def verify(self, *, seed: int = 0) -> Verification:
         """Compare the two in onnxruntime; `moved` says how far the cut moved the output of the source."""
-        assert self.space.graph is not None
-        return verify(self.zeroed, self.compact, original=self.space.graph.model, seed=seed)
+        return verify(self.zeroed, self.compact, original=self.space.parts.graph.model, seed=seed)
 
 
 def prune(
@@ -97,15 +101,24 @@ def cut(
     selection = space.choose(
         redundancy_of(space, criterion, seed), target, round_to=round_to, min_channels=min_channels
     )
-    model = zeroed(space, graph, selection.chosen)
     return Pruned(
         space=space,
         selection=selection,
-        zeroed=model,
-        compact=construct(TraceGraph.of(model), space),
+        compact=_without(space, graph, selection.chosen),
         kept={"params": selection.kept_params, "macs": selection.kept_macs},
         groups=len(selection.chosen),
     )
+
+
+def _without(space: SearchSpace, graph: TraceGraph, chosen: Sequence[int]) -> onnx.ModelProto:
+    """The model without the chosen groups, and without those that are at zero anyway."""
+    count = len(space.candidates)
+    structures = {*(index for index in chosen if index < count), *zero_structures(space, graph)}
+    if space.mode == "erase":
+        return remove(space, graph, sorted(structures))
+    channels = space.channels.at_zero(graph)
+    channels[[index - count for index in chosen if index >= count]] = True
+    return remove(space, graph, sorted(structures), channels)
 
 
 def _check(space: SearchSpace, criterion: str, **widths: int) -> None:

@@ -100,21 +100,22 @@ class Channels:
                 continue
             numbers = self.numbers_on(axis)
             values = dequantised(graph, self._rules, axis.owner)
-            flat = np.moveaxis(values, axis.axis, 0).reshape(axis.length, -1).astype(np.float64, copy=False)
             here = numbers >= 0
-            sums += np.bincount(numbers[here], np.einsum("ij,ij->i", flat, flat)[here], minlength=self.count)
-            sizes += np.bincount(numbers[here], minlength=self.count) * flat.shape[1]
+            sums += np.bincount(numbers[here], _squares_along(values, axis.axis)[here], minlength=self.count)
+            sizes += np.bincount(numbers[here], minlength=self.count) * (values.size // axis.length)
         return sums, sizes
 
     def at_zero(self, graph: TraceGraph) -> Mask:
         """Which groups are exactly zero in the weights of a model."""
         alive = np.zeros(self.count + 1, bool)
-        for axis in self.axes:
-            if axis.zeroed:
-                values = graph.array(axis.owner)
-                differs = values != zero_of(graph, self._rules, axis.owner)
-                others = tuple(a for a in range(values.ndim) if a != axis.axis)
-                alive[self.numbers_on(axis)[differs.any(axis=others)]] = True
+        for whole in (False, True):  # a glance at one number of each slice settles nearly all of them
+            for axis in self.axes:
+                numbers = self.numbers_on(axis)
+                if axis.zeroed and not alive[numbers[numbers >= 0]].all():
+                    zero, values = zero_of(graph, self._rules, axis.owner), graph.array(axis.owner)
+                    part = tuple(slice(None) if whole or a == axis.axis else slice(1) for a in range(values.ndim))
+                    others = tuple(a for a in range(values.ndim) if a != axis.axis)
+                    alive[numbers[(values[part] != zero[part]).any(axis=others)]] = True
         return ~alive[:-1]
 
     def zero_of(self, name: str) -> NDArray[np.generic]:
@@ -141,6 +142,13 @@ class Channels:
             )
             for g in range(self.count)
         )
+
+
+def _squares_along(values: NDArray[np.generic], axis: int) -> NDArray[np.float64]:
+    """The sum of squares at each index of an axis, without a copy of the values."""
+    wide = values if values.dtype in (np.float32, np.float64) else values.astype(np.float32)
+    letters = "abcdefghijklmnop"[: values.ndim]
+    return np.einsum(f"{letters},{letters}->{letters[axis]}", wide, wide).astype(np.float64)
 
 
 def _labels_around(coupling: Coupling, names: frozenset[str]) -> Ids:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx
@@ -14,7 +14,8 @@ from onnx import numpy_helper
 
 from onnx_asgnas.errors import ConstructError
 from onnx_asgnas.graph import ModelSource, TraceGraph, remove_dead
-from onnx_asgnas.graph.normalise import read_by
+from onnx_asgnas.graph.checks import with_own_domain, without_weights
+from onnx_asgnas.graph.nodes import read_by
 from onnx_asgnas.graph.runtime import random_inputs, run, session
 from onnx_asgnas.operators.labels import Kind, LabelBook
 from onnx_asgnas.space import Group, RemovalState, SearchSpace, analyze
@@ -22,9 +23,6 @@ from onnx_asgnas.space.channel_selection import ChannelOrder, Widths
 from onnx_asgnas.surgery.sizes import SizeSurgery, leaving
 
 logger = logging.getLogger(__name__)
-
-_SMALL = 4096
-"""Initializers up to this many numbers are at hand where a model is copied without its weights."""
 
 
 def construct(source: ModelSource | TraceGraph, space: SearchSpace | None = None) -> onnx.ModelProto:
@@ -37,24 +35,30 @@ def construct(source: ModelSource | TraceGraph, space: SearchSpace | None = None
     """
     graph = source if isinstance(source, TraceGraph) else TraceGraph.of(source)
     space = analyze(graph, mode="joint") if space is None else space.bind(graph)
-    state, removed = _remove(space, graph)
+    channels = None if space.mode == "erase" else space.channels.at_zero(graph)
+    return remove(space, graph, zero_structures(space, graph), channels)
+
+
+def remove(
+    space: SearchSpace, graph: TraceGraph, structures: Sequence[int], channels: NDArray[np.bool_] | None = None
+) -> onnx.ModelProto:
+    """The model without these structures and channel groups, whatever their weights are.
+
+    It gives what the full model gives with them at zero. `structures` are places in the space's candidates, `channels`
+    is a mask of its channel groups. What cannot leave with the others stays: a structure without which the network is
+    cut through, and the last channel of a layer.
+    """
+    state, removed = _erase(space, structures)
     gone = space.labels_of(removed)
-    if space.mode != "erase":
-        gone |= _zero_channels(space, graph, gone)
+    if channels is not None and channels.any():
+        order = ChannelOrder(space.channels, channels.astype(np.float64), Widths(), gone)
+        gone |= space.channels.labels(order.first(len(order)) & channels)
     if not removed and not gone.any():
         return graph.model
     logger.info("removing %d structures and %d channel labels", len(removed), int(gone.sum()))
     model = _Surgery(graph, state, space.parts.coupling.book, gone).perform()
     _check(model)
     return model
-
-
-def _zero_channels(space: SearchSpace, graph: TraceGraph, gone: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The labels of the channel groups at zero, without the last channel of anything."""
-    channels = space.channels
-    zero = channels.at_zero(graph)
-    order = ChannelOrder(channels, zero.astype(np.float64), Widths(), gone)
-    return channels.labels(order.first(len(order)) & zero)
 
 
 def zero_structures(space: SearchSpace, graph: TraceGraph) -> tuple[int, ...]:
@@ -76,10 +80,12 @@ def _is_zero(group: Group, graph: TraceGraph, whole: dict[str, bool]) -> bool:
     return bool(group.slices)
 
 
-def _remove(space: SearchSpace, graph: TraceGraph) -> tuple[RemovalState, list[int]]:
-    """Erase what is at zero: all of it if that is valid, else the largest structures first, as far as that goes."""
+def _erase(space: SearchSpace, structures: Sequence[int]) -> tuple[RemovalState | None, list[int]]:
+    """Erase structures: all of them if that is valid, else the largest first, as far as that goes."""
+    if not structures:
+        return None, []
     candidates = space.candidates
-    order = sorted(zero_structures(space, graph), key=lambda i: (-len(candidates[i].region), i))
+    order = sorted(structures, key=lambda i: (-len(candidates[i].region), i))
     state = space.removal_state()
     removed = []
     for index in order:
@@ -93,22 +99,25 @@ def _remove(space: SearchSpace, graph: TraceGraph) -> tuple[RemovalState, list[i
         for index in order:
             if not state.is_gone(candidates[index].tensor):
                 tensor = candidates[index].tensor
-                logger.warning("%s is at zero, but stays: without it the network would be cut through", tensor)
+                logger.warning("%s stays: without it the network would be cut through", tensor)
     return state, removed
 
 
 @dataclass(slots=True)
 class _Surgery:
-    """One operation: from the trace graph, what is removed and which labels leave to a new model."""
+    """One operation: from the trace graph, what is removed and which labels leave to a new model.
+
+    `state` is None where no structure is removed.
+    """
 
     graph: TraceGraph
-    state: RemovalState
+    state: RemovalState | None
     book: LabelBook
     gone: NDArray[np.bool_]
 
     def perform(self) -> onnx.ModelProto:
         """Drop, bypass, fold, slice, resize, clean; the rest of the model stays as it was, to the byte."""
-        work = gs.import_onnx(without_weights(self.graph.model))
+        work = gs.import_onnx(self.graph.outline())
         tensors = work.tensors()
         nodes = {node.name: node for node in work.nodes}
         self._drop_operands(nodes)
@@ -121,9 +130,15 @@ class _Surgery:
         work.cleanup()
         return self._assemble(work, changed, sizes.before)
 
+    def _dropped(self) -> list[tuple[int, int]]:
+        return [] if self.state is None else self.state.dropped_operands()
+
+    def _is_gone(self, name: str) -> bool:
+        return self.state is not None and self.state.is_gone(name)
+
     def _drop_operands(self, nodes: dict[str, gs.Node]) -> None:
         dropped: dict[int, set[int]] = {}
-        for index, position in self.state.dropped_operands():
+        for index, position in self._dropped():
             dropped.setdefault(index, set()).add(position)
         for index, positions in dropped.items():
             node = nodes[self.graph.nodes[index].name]
@@ -132,7 +147,7 @@ class _Surgery:
     def _bypass(self, work: gs.Graph, nodes: dict[str, gs.Node]) -> None:
         """Lead what read a joint with one operand left to that operand; an output becomes an Identity."""
         outputs = {tensor.name for tensor in work.outputs} | self.graph.captured
-        for index in sorted({index for index, _ in self.state.dropped_operands()}):
+        for index in sorted({index for index, _ in self._dropped()}):
             node = nodes[self.graph.nodes[index].name]
             if len(node.inputs) != 1:
                 continue
@@ -146,7 +161,7 @@ class _Surgery:
 
     def _fold_constants(self, tensors: dict[str, gs.Tensor]) -> dict[str, NDArray[np.generic]]:
         """Replace what depended on an input before and no longer does by its value, one example of an open batch."""
-        names = self.state.constants_read()
+        names = [] if self.state is None else self.state.constants_read()
         if not names:
             return {}
         feeds = random_inputs(self.graph.model)
@@ -169,7 +184,7 @@ class _Surgery:
         changed: dict[str, NDArray[np.generic]] = {}
         for axis in self.book.axes.values():
             lost = self.gone[axis.start : axis.start + axis.length]
-            if Kind.SOURCE in axis.kind or not lost.any() or self.state.is_gone(axis.owner):
+            if Kind.SOURCE in axis.kind or not lost.any() or self._is_gone(axis.owner):
                 continue
             values = changed[axis.owner] if axis.owner in changed else self.graph.array(axis.owner)
             changed[axis.owner] = np.ascontiguousarray(values.compress(~lost, axis=axis.axis))
@@ -179,22 +194,18 @@ class _Surgery:
         self, work: gs.Graph, changed: dict[str, NDArray[np.generic]], copies: dict[str, list[gs.Node]]
     ) -> onnx.ModelProto:
         """The source's own protos with what was changed: graph surgeon does not keep metadata and doc strings."""
-        model = without_weights(self.graph.model)
+        model = self.graph.frame()
         graph = model.graph
         kept = {node.name: node for node in work.nodes}
-        del graph.node[:], graph.input[:], graph.initializer[:]
-        graph.input.extend(v for v in self.graph.model.graph.input)
         for original in self.graph.nodes:
             if original.name in kept:
                 graph.node.extend(_copied(copy) for copy in copies.get(original.name, ()))
                 graph.node.append(_rewired(original, kept[original.name]))
         read = {name for node in graph.node for name in read_by(node)} | {value.name for value in graph.output}
-        for name, tensor in self.graph.initializers.items():
+        for name in self.graph.initializers:
             if name in read and name not in changed:
-                graph.initializer.append(tensor)
-        for name, values in changed.items():
-            if name in read:
-                graph.initializer.append(numpy_helper.from_array(values, name))
+                self.graph.copy_initializer(name, graph.initializer.add())
+        graph.initializer.extend(numpy_helper.from_array(v, name) for name, v in changed.items() if name in read)
         remove_dead(graph)
         if graph.value_info:
             del graph.value_info[:]
@@ -231,36 +242,9 @@ def _set_attributes(node: onnx.NodeProto, attributes: dict[str, object]) -> None
     node.attribute.extend(onnx.helper.make_attribute(k, v) for k, v in attributes.items() if k not in known)
 
 
-def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy in which initializers of more than a few numbers are inputs: quick to copy, to check and to infer."""
-    copy = onnx.ModelProto()
-    for field, value in model.ListFields():
-        if field.name != "graph":
-            _copy_field(copy, field.name, value)
-    for field, value in model.graph.ListFields():
-        if field.name != "initializer":
-            _copy_field(copy.graph, field.name, value)
-    inputs = {value.name for value in model.graph.input}
-    for tensor in model.graph.initializer:
-        if int(np.prod(tensor.dims, dtype=np.int64)) <= _SMALL:
-            copy.graph.initializer.append(tensor)
-        elif tensor.name not in inputs:
-            copy.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
-    return copy
-
-
-def _copy_field(message: Any, name: str, value: Any) -> None:
-    """Set one field of a message, whatever kind it is."""
-    field = getattr(message, name)
-    if hasattr(field, "MergeFrom"):
-        field.MergeFrom(value)
-    else:
-        setattr(message, name, value)
-
-
 def _check(model: onnx.ModelProto) -> None:
     try:
-        onnx.checker.check_model(without_weights(model), full_check=True)
+        onnx.checker.check_model(with_own_domain(without_weights(model)), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         first = str(error).strip().splitlines()[0]
         raise ConstructError(f"surgery gave an invalid model: {first}", fix="Please report this model.") from error
