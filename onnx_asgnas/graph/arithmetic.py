@@ -14,7 +14,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from onnx_asgnas.graph.shape_rules import Call, Lengths, part_of_shape, slices
+from onnx_asgnas.graph.layout_rules import part_of_shape, slices
+from onnx_asgnas.graph.shape_rules import Call, Lengths
 
 Values = list[NDArray[Any]]
 Evaluator = Callable[[Call, Values, Lengths], "NDArray[Any] | None"]
