@@ -1,11 +1,22 @@
 """The operator registry: all that the system knows about an operator, one file per family."""
 
-from onnx_asgnas.operators import attention, dense, fused, layout, norm, pointwise, quantised, reduce, spatial
+from onnx_asgnas.operators import (
+    attention,
+    dense,
+    fused,
+    layout,
+    norm,
+    pointwise,
+    quantised,
+    recurrent,
+    reduce,
+    spatial,
+)
 from onnx_asgnas.operators.parameters import counted_parameters, parameters_of, trainable_parameters
 from onnx_asgnas.operators.quantisation import dequantised, zero_of
 from onnx_asgnas.operators.registry import Entry, Joint, Op, Rule, entries, register, rule_of, rules_of
 
-FAMILIES = (attention, dense, fused, layout, norm, pointwise, quantised, reduce, spatial)
+FAMILIES = (attention, dense, fused, layout, norm, pointwise, quantised, recurrent, reduce, spatial)
 """The modules that declare operators."""
 
 __all__ = [
