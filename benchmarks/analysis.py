@@ -77,7 +77,9 @@ def scaling(repeats: int) -> None:
             for file in files:
                 found += in_own_process("benchmarks.peers.growth", str(file), mode, str(repeats))
                 row = found[-1]
-                print(f"{mode}, {row['operators']} operators: {row['seconds']:.3f} s, {row['megabytes']} MB", flush=True)
+                print(
+                    f"{mode}, {row['operators']} operators: {row['seconds']:.3f} s, {row['megabytes']} MB", flush=True
+                )
             powers = exponents(found[-len(files) :])
             print(f"{mode}: time grows with the power {powers['seconds']:.3f}, memory with {powers['megabytes']:.3f}")
     records.keep(found)

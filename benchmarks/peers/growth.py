@@ -1,12 +1,12 @@
 """How time and memory of the analysis grow: chains of residual branches, each measured in a process of its own.
 
-    python -m benchmarks.peers.growth FILE {prune,erase} REPEATS    # one measurement; analysis.py runs all
+    python -m benchmarks.peers.growth FILE {prune,erase} REPEATS
+
+analysis.py runs it for each.
 """
 
 from __future__ import annotations
 
-import os
-import resource
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -27,11 +27,10 @@ SIZES = (1_000, 10_000, 100_000)
 MODES = ("prune", "erase")
 UNITS = ("seconds", "megabytes")
 _MEBIBYTE = 2**20
-_KIBIBYTES = 1024 if sys.platform != "darwin" else 1  # the unit of ru_maxrss
 
 
 def network(operators: int) -> onnx.ModelProto:
-    """A chain of about so many operators: blocks x + bn(conv(relu(bn(conv(x))))), every fourth a Concat of two branches."""
+    """A chain of about so many operators: blocks x + bn(conv(relu(bn(conv(x))))), every fourth joins two by Concat."""
     random = np.random.default_rng(0)
     nodes: list[onnx.NodeProto] = []
     weights: list[onnx.TensorProto] = []
@@ -71,36 +70,47 @@ def main() -> None:
 
 
 def measure(path: Path, mode: Any, repeats: int) -> dict[str, Any]:
-    """Seconds of one analysis (the median), and by how many bytes the first one raised the process's peak of memory.
+    """Seconds of one analysis (the median), and by how much the first one raised what the process holds.
 
     A small network is analysed before, so that what Python imports on the way counts as nobody's.
     """
     around = circumstances()
     analyze(network(100), mode=mode)
     model = onnx.load(path)
-    before = _resident()
-    seconds, peak = [], 0
+    before = _forget_peak()
+    clock, processor, peak = [], [], 0
     for _ in range(repeats):
-        start = time.perf_counter()
+        times = time.perf_counter(), time.process_time()
         space = analyze(model, mode=mode)
-        seconds.append(time.perf_counter() - start)
-        peak = peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _KIBIBYTES
+        clock.append(time.perf_counter() - times[0])
+        processor.append(time.process_time() - times[1])
+        peak = peak or _memory("VmHWM")
         found = {"structures": len(space.structures), "groups": space.channel_groups.total}
         del space
     return {
         "kind": "growth",
         "operators": len(model.graph.node),
         "mode": mode,
-        "seconds": round(median(seconds), 4),
+        "seconds": round(median(clock), 4),
+        "processor": round(median(processor), 4),
         "megabytes": round((peak - before) / _MEBIBYTE, 1),
         **found,
         **around,
     }
 
 
-def _resident() -> int:
-    """The memory that this process holds now, in bytes."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+def _forget_peak() -> int:
+    """What this process holds now, in bytes; from here on its peak (VmHWM) counts anew.
+
+    ru_maxrss would be no use: it survives an exec, and starts as that of the parent.
+    """
+    Path("/proc/self/clear_refs").write_text("5")
+    return _memory("VmRSS")
+
+
+def _memory(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
 
 def exponents(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from typing import Any
 
@@ -48,7 +49,7 @@ def prune(module: nn.Module, image: Tensor, ratio: float = 0.5, round_to: int | 
 
 def _multiple(module: nn.Module, round_to: int | None) -> int:
     heads = int(module.encoder.layers[0].num_heads)
-    return heads if round_to is None else heads * round_to
+    return heads if round_to is None else math.lcm(heads, round_to)
 
 
 def parameters(module: nn.Module) -> int:

@@ -1,6 +1,8 @@
 """One network, analysed and cut by us and by the others in turn.
 
-    python -m benchmarks.peers.speed NAME EXPORTER FILE ROUNDS {peers,alone}    # analysis.py runs all
+    python -m benchmarks.peers.speed NAME EXPORTER FILE ROUNDS {peers,alone}
+
+analysis.py runs it for each.
 """
 
 from __future__ import annotations
