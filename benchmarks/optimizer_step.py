@@ -75,7 +75,7 @@ class HalfOfAll:
     """A space without validity, which chooses the most redundant half at once."""
 
     def __init__(self, groups: tuple[Group, ...]) -> None:
-        self.groups = groups
+        self.groups = self.candidates = groups
 
     def choose(
         self,
@@ -84,6 +84,7 @@ class HalfOfAll:
         *,
         hierarchy: bool = True,
         by_gain: bool = False,
+        **widths: int,
     ) -> Selection:
         chosen = np.argsort(-rank(()), kind="stable")[: len(self.groups) // 2]
         return Selection(

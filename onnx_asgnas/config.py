@@ -16,6 +16,9 @@ Variant = Literal["sgd", "adam", "adamw"]
 Schedule = Literal["cosine", "constant"]
 Method = Literal["h2spg", "dhspg", "hesso"]
 
+SCORE, CHANNEL_SCORE = "measured", "taylor1"
+"""How redundant a structure and a channel is, unless it is said otherwise."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Target:
@@ -76,7 +79,8 @@ class SearchConfig:
     """Everything that one search run is told; a run directory keeps it as config.json.
 
     Fractions `select_at` and `zero_at` are of all optimiser steps: when the redundant structures are chosen, and when
-    they are at zero. `score` is a name in the score registry, or several with weights ("magnitude:1,cosine:1").
+    they are at zero. `score` (of structures) and `channel_score` are names in the score registry, or several with
+    weights ("magnitude:1,cosine:1"). `round_to` and `min_channels` say how many channels layers keep.
     """
 
     data: str
@@ -94,7 +98,8 @@ class SearchConfig:
     weight_decay: float = 1e-4
     schedule: Schedule = "cosine"
     method: Method = "h2spg"
-    score: str = "measured"
+    score: str = SCORE
+    channel_score: str = CHANNEL_SCORE
     select_at: float = 0.1
     zero_at: float = 0.15
     epsilon: float = 0.0
@@ -121,6 +126,16 @@ class SearchConfig:
             if getattr(self, name) not in get_args(allowed):
                 choices = ", ".join(get_args(allowed))
                 raise InputError(f"{name} is {getattr(self, name)!r}", fix=f"Choose one of: {choices}.")
+        if self.mode == "prune" and self.score != SCORE:
+            raise InputError(
+                f"score is {self.score!r}, which is for structures, and mode prune removes channels only",
+                fix="Give it as channel_score.",
+            )
+        if self.mode == "erase" and self.channel_score != CHANNEL_SCORE:
+            raise InputError(
+                f"channel_score is {self.channel_score!r}, and mode erase removes no channels",
+                fix="Give it as score, or use mode prune or joint.",
+            )
         check_widths(self.mode, round_to=self.round_to, min_channels=self.min_channels)
 
     def to_json(self) -> str:

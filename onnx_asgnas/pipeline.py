@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from glob import escape
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TextIO
@@ -19,16 +20,16 @@ from typing import Any, TextIO
 import numpy as np
 import onnx
 import torch
-from onnx import numpy_helper
 
 from onnx_asgnas.config import SearchConfig, Target
 from onnx_asgnas.errors import OutputError, RunDirectoryError, SpaceError
 from onnx_asgnas.evaluation import Benchmark, Verification, benchmark, verify
 from onnx_asgnas.graph import ModelSource, TraceGraph, load_model, save_model, write_atomically
 from onnx_asgnas.graph.packages import RUNTIMES
-from onnx_asgnas.report import RunReport, write_report
-from onnx_asgnas.space import Group, SearchSpace, analyze
+from onnx_asgnas.report import RunReport, channel_fates, chosen_by_layer, write_report
+from onnx_asgnas.space import SearchSpace, analyze
 from onnx_asgnas.surgery import construct
+from onnx_asgnas.surgery.restoring import restored
 from onnx_asgnas.training.bridge import OnnxModule
 from onnx_asgnas.training.checkpoint import Checkpoints
 from onnx_asgnas.training.data import Dataset, model_inputs, open_data
@@ -118,9 +119,11 @@ def search(
     run = RunDirectory(Path(run_dir))
     _must_be_empty(run.path)
     source = load_model(model)
-    space = analyze(source, mode=config.mode, protect=config.protect, strict=config.strict)
+    graph = TraceGraph.of(source)
+    module = _module(graph, config)
+    space = _space(graph, module, config)
     dataset = data_for(source, config.data, config.loss)
-    _check_before_training(source, space, dataset, config)
+    _check_before_training(module, space, dataset, config)
     _create(run, config, source, space)
     return _run_stages(run, config, space, dataset, on_event)
 
@@ -223,16 +226,39 @@ def data_for(model: ModelSource, data: str, loss: str = "cross_entropy") -> Data
     return open_data(data, inputs=model_inputs(graph.model), classes=classes)
 
 
-def _check_before_training(source: onnx.ModelProto, space: SearchSpace, dataset: Dataset, config: SearchConfig) -> None:
-    """What would otherwise fail only later: no trainable weight, no structure, a target too high, a batch refused."""
-    module = _module(space.graph or TraceGraph.of(source), config)
-    if not space.candidates:
+def _space(graph: TraceGraph, module: OnnxModule, config: SearchConfig) -> SearchSpace:
+    """What may leave; channels of which some weight does not train are never at zero, so their layers stay."""
+    space = analyze(graph, mode=config.mode, protect=config.protect, strict=config.strict)
+    if config.mode == "erase":
+        return space
+    trained = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
+    fixed = {axis.owner for axis in space.channels.axes if axis.zeroed} - trained
+    if not fixed:
+        return space
+    nodes = [node.name for node in graph.nodes if not fixed.isdisjoint(node.input)]
+    logger.info("%d operators keep their channels, since %s do not train", len(nodes), ", ".join(sorted(fixed)))
+    return analyze(graph, mode=config.mode, protect=(*config.protect, *map(escape, nodes)), strict=config.strict)
+
+
+def _check_before_training(module: OnnxModule, space: SearchSpace, dataset: Dataset, config: SearchConfig) -> None:
+    """What would otherwise fail only later: no group that may leave, a target too high, a batch refused."""
+    if not space.groups:
         reasons = sorted({s.reason for s in space.structures})
-        why = f" ({'; '.join(reasons[:3])})" if reasons else ": no joint (Add, Concat) has an operand of its own"
+        why = f" ({'; '.join(reasons[:3])})" if reasons else ""
+        if not reasons:
+            none = "no joint (Add, Concat) has an operand of its own", "no channels may leave whose weights train"
+            why = f": {none[config.mode == 'prune']}"
         raise SpaceError(
-            f"this model has nothing to remove{why}", fix="onnx-asgnas analyze MODEL --explain shows more."
+            f"this model has nothing to remove{why}",
+            fix=f"onnx-asgnas analyze MODEL --mode {config.mode} --explain shows more.",
         )
-    space.choose(lambda chosen: np.zeros(len(space.candidates)), config.target, hierarchy=config.method != "dhspg")
+    space.choose(
+        lambda chosen: np.zeros(len(space.groups)),
+        config.target,
+        hierarchy=config.method != "dhspg",
+        round_to=config.round_to,
+        min_channels=config.min_channels,
+    )
     loss = loss_named(config.loss)
     inputs, target = next(iter(dataset.train.batches(min(config.batch_size, 2))))
     module.eval()
@@ -291,6 +317,9 @@ def _train(
         weight_decay=config.weight_decay,
         method=config.method,
         score=config.score,
+        channel_score=config.channel_score,
+        round_to=config.round_to,
+        min_channels=config.min_channels,
         select_at=config.select_at,
         zero_at=config.zero_at,
         epsilon=config.epsilon,
@@ -300,21 +329,31 @@ def _train(
     with run.events.open("a", encoding="utf-8") as file:
         loop = _loop(module, optimizer, dataset, config, _tee(on_event, file), Checkpoints(run.checkpoints))
         history = loop.run()
-    selection, redundancy = optimizer.selection, optimizer.redundancy
-    assert selection is not None and redundancy is not None
-    facts = {
-        "chosen": [
-            {"tensor": space.candidates[i].tensor, "redundancy": float(redundancy[i])} for i in selection.chosen
-        ],
-        "redundancy": {c.tensor: float(r) for c, r in zip(space.candidates, redundancy, strict=True)},
-        "removed": selection.removed,
-        "exact": selection.exact,
+    facts = _choice(space, optimizer) | {
         "history": [event.to_dict() for event in history],
         "seconds": history[-1].seconds,
         "timing": asdict(loop.timing),
     }
     write_atomically(run.training, (json.dumps(facts, indent=1) + "\n").encode())
     save_model(module.to_onnx(), run.trained)
+
+
+def _choice(space: SearchSpace, optimizer: H2SPG) -> dict[str, Any]:
+    """What training chose: structures one by one, channels by layer."""
+    selection, redundancy = optimizer.selection, optimizer.redundancy
+    assert selection is not None and redundancy is not None
+    structures = len(space.candidates)
+    return {
+        "chosen": [
+            {"tensor": space.candidates[i].tensor, "redundancy": float(redundancy[i])}
+            for i in selection.chosen
+            if i < structures
+        ],
+        "redundancy": {c.tensor: float(r) for c, r in zip(space.candidates, redundancy[:structures], strict=True)},
+        "channels": {} if space.mode == "erase" else chosen_by_layer(space, selection.chosen),
+        "removed": selection.removed,
+        "exact": selection.exact,
+    }
 
 
 def _tee(on_event: Listener | None, file: TextIO) -> Listener:
@@ -332,28 +371,10 @@ def _verify(run: RunDirectory, space: SearchSpace, dataset: Dataset) -> Verifica
     """Full against compact, on random inputs and on real ones."""
     split = dataset.test or dataset.train
     inputs, _ = next(iter(split.batches(32)))
-    trained, source = load_model(run.trained), load_model(run.source)
+    trained, source = TraceGraph.of(run.trained), TraceGraph.of(run.source)
     facts = json.loads(run.training.read_text(encoding="utf-8"))
-    chosen = {entry["tensor"] for entry in facts["chosen"]}
-    moved = with_groups_of(trained, source, [g for g in space.groups if g.name in chosen])
-    return verify(trained, run.compact, inputs={k: v.numpy() for k, v in inputs.items()}, original=moved)
-
-
-def with_groups_of(model: onnx.ModelProto, donor: onnx.ModelProto, groups: list[Group]) -> onnx.ModelProto:
-    """The model with these groups as they are in another one: what it would give had they not gone to zero."""
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
-    donors = {t.name: t for t in TraceGraph.of(donor).model.graph.initializer}
-    tensors = {t.name: t for t in result.graph.initializer}
-    for piece in (piece for group in groups for piece in group.slices):
-        values = numpy_helper.to_array(tensors[piece.initializer]).copy()
-        theirs = numpy_helper.to_array(donors[piece.initializer])
-        where: Any = ...
-        if piece.axis is not None:
-            where = (slice(None),) * piece.axis + (list(piece.indices),)
-        values[where] = theirs[where]
-        tensors[piece.initializer].CopyFrom(numpy_helper.from_array(values, piece.initializer))
-    return result
+    before = restored(space, trained, source, {entry["tensor"] for entry in facts["chosen"]})
+    return verify(trained.model, run.compact, inputs={k: v.numpy() for k, v in inputs.items()}, original=before)
 
 
 def _report(
@@ -365,6 +386,7 @@ def _report(
         space=space,
         chosen={entry["tensor"]: entry["redundancy"] for entry in facts["chosen"]},
         redundancy=facts["redundancy"],
+        channels=channel_fates(space, load_model(run.compact)),
         history=facts["history"],
         comparison=comparison,
         verification=verification,

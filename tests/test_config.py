@@ -70,6 +70,13 @@ def test_a_configuration_goes_to_json_and_back(target: Target, epochs: int, vari
     assert SearchConfig.from_json(config.to_json()) == config
 
 
+def test_a_configuration_for_channels_goes_to_json_and_back() -> None:
+    config = SearchConfig(
+        data="d", target=Target(uniform=0.5), mode="joint", round_to=8, min_channels=4, channel_score="magnitude"
+    )
+    assert SearchConfig.from_json(config.to_json()) == config
+
+
 def test_a_configuration_is_read_from_a_file(tmp_path: Path) -> None:
     config = SearchConfig(data="d", target=Target(remove_groups=1))
     (tmp_path / "config.json").write_text(config.to_json(), encoding="utf-8")
@@ -91,6 +98,10 @@ def test_a_configuration_is_read_from_a_file(tmp_path: Path) -> None:
         ({"variant": "lion"}, "variant is 'lion'"),
         ({"schedule": "steps"}, "schedule is 'steps'"),
         ({"method": "magic"}, "method is 'magic'"),
+        ({"round_to": 8}, "round_to is 8, but mode erase"),
+        ({"mode": "prune", "min_channels": 0}, "min_channels is 0"),
+        ({"mode": "prune", "score": "paper"}, "mode prune removes channels only"),
+        ({"channel_score": "paper"}, "mode erase removes no channels"),
     ],
 )
 def test_a_configuration_out_of_range(values: dict[str, Any], message: str) -> None:

@@ -236,3 +236,117 @@ def test_dhspg_may_choose_what_cannot_go_and_says_so(tmp_path: Path) -> None:
 
 def test_files_are_readable_by_others(run: nas.SearchResult) -> None:
     assert stat.S_IMODE((run.run_dir / "compact.onnx").stat().st_mode) & stat.S_IRUSR
+
+
+@pytest.fixture(scope="module", params=["prune", "joint"])
+def narrow(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> nas.SearchResult:
+    folder = tmp_path_factory.mktemp(request.param)
+    return nas.search(
+        network(folder, width=4),
+        images(folder),
+        nas.Target(keep_macs=0.5),
+        run_dir=folder / "run",
+        mode=request.param,
+        round_to=2,
+        **OPTIONS,
+    )
+
+
+def test_channels_leave_in_training(narrow: nas.SearchResult) -> None:
+    facts = json.loads((narrow.run_dir / "report.json").read_text())
+    assert facts["verified"]["passed"]
+    assert facts["verified"]["moved"] > 0.01
+    assert facts["kept"]["macs"] <= 0.5
+    assert facts["full"]["accuracy"] == facts["compact"]["accuracy"]
+    assert any(0 < layer["kept"] < layer["width"] for layer in facts["channels"])
+    assert all(layer["kept"] % 2 == 0 for layer in facts["channels"])
+    widths = {t.name: t.dims[0] for t in narrow.compact.graph.initializer if len(t.dims) == 4}
+    full = {t.name: t.dims[0] for t in onnx.load(narrow.run_dir / "source.onnx").graph.initializer}
+    assert any(width < full[name] for name, width in widths.items())
+
+
+def test_what_training_chose_is_told_by_layer(narrow: nas.SearchResult) -> None:
+    facts = json.loads((narrow.run_dir / "training.json").read_text())
+    mode = narrow.report.config.mode
+    last = facts["history"][-1]
+    assert sum(facts["channels"].values()) + len(facts["chosen"]) == last["groups_chosen"] == last["groups_at_zero"]
+    assert set(facts["channels"]) <= {fate.layer for fate in narrow.report.channels}
+    assert bool(facts["redundancy"]) == (mode == "joint")
+    text = (narrow.run_dir / "report.md").read_text()
+    assert "channels stay, of the layers that may lose some" in text
+    assert ("minimal removal structures are gone" in text) == (mode == "joint")
+
+
+def test_a_narrow_run_goes_on_to_the_same_bits(narrow: nas.SearchResult, tmp_path: Path) -> None:
+    def interrupt(event: Event) -> None:
+        if event.kind == "epoch" and event.epoch == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        nas.search(
+            narrow.run_dir / "source.onnx",
+            f"npz:{narrow.run_dir.parent / 'images.npz'}",
+            nas.Target(keep_macs=0.5),
+            run_dir=tmp_path / "run",
+            mode=narrow.report.config.mode,
+            round_to=2,
+            on_event=interrupt,
+            **OPTIONS,
+        )
+    nas.resume(tmp_path / "run")
+    for name in ("trained.onnx", "compact.onnx"):
+        assert (tmp_path / "run" / name).read_bytes() == (narrow.run_dir / name).read_bytes()
+
+
+def test_uniform_takes_channels_out_of_every_layer(tmp_path: Path) -> None:
+    result = nas.search(
+        network(tmp_path, "demosupnet", width=4),
+        images(tmp_path),
+        nas.Target(uniform=0.5),
+        run_dir=tmp_path / "run",
+        mode="prune",
+        min_channels=2,
+        channel_score="magnitude",
+        **OPTIONS,
+    )
+    assert {layer.kept / layer.width for layer in result.report.channels} == {0.5}
+    assert result.report.verification.passed
+
+
+def test_weights_that_do_not_train_keep_their_channels(tmp_path: Path) -> None:
+    result = nas.search(
+        network(tmp_path, width=4),
+        images(tmp_path),
+        nas.Target(keep_params=0.7),
+        run_dir=tmp_path / "run",
+        mode="prune",
+        freeze=("conv0.weight", "bn9.*"),
+        **OPTIONS,
+    )
+    source, trained = (onnx.load(tmp_path / "run" / name) for name in ("source.onnx", "trained.onnx"))
+    before, after = ({t.name: t for t in model.graph.initializer} for model in (source, trained))
+    frozen = [name for name in before if name == "conv0.weight" or name in ("bn9.weight", "bn9.bias")]
+    assert len(frozen) == 3
+    assert all(before[name].raw_data == after[name].raw_data for name in frozen)
+    assert result.report.verification.passed
+    with pytest.raises(SpaceError, match="no channels may leave whose weights train"):
+        nas.search(
+            network(tmp_path, width=4),
+            images(tmp_path),
+            nas.Target(keep_params=0.7),
+            run_dir=tmp_path / "none",
+            mode="prune",
+            freeze=("conv*", "bn*"),
+            **OPTIONS,
+        )
+
+
+def test_targets_that_no_channels_reach(tmp_path: Path) -> None:
+    for mode, target, message in (
+        ("prune", nas.Target(keep_macs=0.0001), "at least 0."),
+        ("prune", nas.Target(remove_groups=100_000), "at most"),
+        ("joint", nas.Target(uniform=0.5), "no common number counts"),
+    ):
+        with pytest.raises(TargetError, match=message):
+            nas.search(network(tmp_path), images(tmp_path), target, run_dir=tmp_path / "run", mode=mode, **OPTIONS)
+    assert not (tmp_path / "run").exists()

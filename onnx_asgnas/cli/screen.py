@@ -116,7 +116,7 @@ def _facts(event: Event) -> str:
 
 
 def _phase_line(event: Event) -> str:
-    chosen = f"{event.groups_chosen} structure{'s' if event.groups_chosen != 1 else ''}"
+    chosen = f"{event.groups_chosen:,} group{'s' if event.groups_chosen != 1 else ''}"
     if event.phase == "hybrid":
         return f"step {event.step}: {chosen} chosen (with all inside), going to zero now"
     return f"step {event.step}: {chosen} at zero, training goes on without"

@@ -1,8 +1,19 @@
 """What came of a run, for people (report.md) and for programs (report.json)."""
 
+from onnx_asgnas.report.channels import ChannelFate, channel_fates, chosen_by_layer
 from onnx_asgnas.report.comparison import comparison_rows
 from onnx_asgnas.report.fates import Fate, fates_of
 from onnx_asgnas.report.files import read_report, write_report
 from onnx_asgnas.report.run_report import RunReport
 
-__all__ = ["Fate", "RunReport", "comparison_rows", "fates_of", "read_report", "write_report"]
+__all__ = [
+    "ChannelFate",
+    "Fate",
+    "RunReport",
+    "channel_fates",
+    "chosen_by_layer",
+    "comparison_rows",
+    "fates_of",
+    "read_report",
+    "write_report",
+]

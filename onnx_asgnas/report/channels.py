@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import onnx
 
 from onnx_asgnas.space import SearchSpace
-from onnx_asgnas.space.families import ChannelFamily
+from onnx_asgnas.space.families import ChannelFamily, Member
 
 _MADE_UP = re.compile(r"(onnx::\w+|val)_\d+|\d+|const_.*|_.*")
 """Names that an exporter gives to weights that have lost their own."""
@@ -48,9 +52,61 @@ class ReasonRow:
     example: str
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChannelFate:
+    """What became of the channels of one layer: its width in the full model and in the compact one (0: all gone)."""
+
+    layer: str
+    width: int
+    kept: int
+    groups: int
+    free: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def channel_fates(space: SearchSpace, compact: onnx.ModelProto) -> tuple[ChannelFate, ...]:
+    """The fate of every layer from which channels may leave, in the order of the operators; none in erase mode."""
+    if space.mode == "erase":
+        return ()
+    before = space.parts.graph.initializers
+    after = {tensor.name: tensor for tensor in compact.graph.initializer}
+    fates = []
+    for family in space.channel_families():
+        if family.free:
+            widest = [m for m in _made(family) if before[m.initializer].dims[m.axis] == family.channels]
+            kept = [after[m.initializer].dims[m.axis] for m in widest if m.initializer in after]
+            fates.append(
+                ChannelFate(
+                    layer=layer_name(family),
+                    width=family.channels,
+                    kept=max(kept, default=0),
+                    groups=family.groups,
+                    free=family.free,
+                )
+            )
+    return tuple(fates)
+
+
+def chosen_by_layer(space: SearchSpace, chosen: Iterable[int]) -> dict[str, int]:
+    """How many of these groups of the space are channels of each layer; layers without any are left out."""
+    mask = np.zeros(len(space.candidates) + space.channels.count, bool)
+    mask[list(chosen)] = True
+    mask = mask[len(space.candidates) :]
+    axes, counts = space.channels.coupling.book.axes, {}
+    for family in space.channel_families():
+        if family.free:
+            numbers = [space.channels.numbers_on(axes[m.initializer, m.axis]) for m in _made(family)]
+            found = np.unique(np.concatenate(numbers))
+            counts[layer_name(family)] = int(mask[found[found >= 0]].sum())
+    return {layer: count for layer, count in counts.items() if count}
+
+
 def layer_name(family: ChannelFamily) -> str:
     """What the layer of a family is called: by the first weight or bias that still has its own name."""
-    made = [member for member in family.members if member.kind != "cut"]
+    made = _made(family)
     for member in made:
         if not _MADE_UP.fullmatch(member.initializer):
             return _ROLES.sub("", member.initializer)
@@ -89,8 +145,7 @@ def kept_rows(space: SearchSpace) -> list[ReasonRow]:
 
 
 def _why_kept(family: ChannelFamily, protected: Collection[str]) -> str:
-    made = [member for member in family.members if member.kind != "cut"]
-    if any(node in protected for member in made for node in member.nodes):
+    if any(node in protected for member in _made(family) for node in member.nodes):
         return "protected"
     return "; ".join(family.reasons)
 
@@ -111,6 +166,11 @@ def frozen_rows(space: SearchSpace) -> list[ReasonRow]:
         for (op_type, reason), same in rows.items()
     ]
     return sorted(found, key=lambda row: -row.groups)
+
+
+def _made(family: ChannelFamily) -> list[Member]:
+    """What makes the channels of a family or acts on them, without what only reads them."""
+    return [member for member in family.members if member.kind != "cut"]
 
 
 def _pattern(name: str) -> str:

@@ -9,9 +9,11 @@ from itertools import groupby
 from typing import Any
 
 from onnx_asgnas.report import numbers
+from onnx_asgnas.report.channels import kept_rows
 from onnx_asgnas.report.comparison import comparison_rows
 from onnx_asgnas.report.fates import Fate
 from onnx_asgnas.report.run_report import RunReport
+from onnx_asgnas.space import SearchSpace
 
 _MOST_ROWS = 40
 """Longer tables are cut: report.json has all."""
@@ -27,6 +29,7 @@ def markdown(report: RunReport) -> str:
     sections = (
         _summary(report, fates),
         _removed(report, fates),
+        _channels(report),
         _kept(report, fates),
         _training(report),
         _verification(report),
@@ -66,8 +69,11 @@ def _removed(report: RunReport, fates: Sequence[Fate]) -> Iterator[str]:
     minimal = sum(fate.structure.minimal for fate in removed)
     total = sum(fate.structure.minimal for fate in fates)
     yield "## What was removed"
-    if not removed:
+    if not removed and all(fate.kept == fate.width for fate in report.channels):
         yield f"Nothing: no group is at zero. The target was {report.config.target}."
+        return
+    if report.config.mode == "prune":
+        yield f"Channels, layer by layer. The target was {report.config.target}, the method {report.config.method}."
         return
     larger = len(removed) - minimal
     beside = f", and {larger} larger {_plural('one', larger)} with them" if larger else ""
@@ -93,15 +99,40 @@ def _removed(report: RunReport, fates: Sequence[Fate]) -> Iterator[str]:
     )
 
 
+def _channels(report: RunReport) -> Iterator[str]:
+    if not report.channels:
+        return
+    whole = sum(fate.width for fate in report.channels)
+    kept = sum(fate.kept for fate in report.channels)
+    yield f"{kept:,} of {whole:,} channels stay, of the layers that may lose some:"
+    header = ("layer", "kept", "width", "part", "leave together")
+    rows = [
+        (
+            _code(fate.layer),
+            f"{fate.kept:,}",
+            f"{fate.width:,}",
+            numbers.percent(fate.kept / max(fate.width, 1)),
+            f"{max(1, round(fate.width / max(fate.groups, 1)))}",
+        )
+        for fate in report.channels
+    ]
+    yield _table(header, *rows[:_MOST_ROWS]) + _more(rows)
+    yield (
+        "Layers whose outputs are added keep the same channels, and are named by the first of them. A layer that keeps "
+        "none is gone with a structure. More than one channel leave together where they form a head or the like."
+    )
+
+
 def _kept(report: RunReport, fates: Sequence[Fate]) -> Iterator[str]:
     kept = [fate for fate in fates if not fate.removed]
     yield "## What stays, and why"
-    inside = {name for fate in fates if fate.structure.erasable for name in fate.structure.region}
-    total = len(report.space.graph.nodes) if report.space.graph is not None else len(inside)
-    yield (
-        f"{total - len(inside)} of {total} operators belong to no erasable structure: every way to an output leads "
-        "through them, or nothing that trains can bring them to zero."
-    )
+    if report.config.mode != "prune":
+        inside = {name for fate in fates if fate.structure.erasable for name in fate.structure.region}
+        total = len(report.space.graph.nodes) if report.space.graph is not None else len(inside)
+        yield (
+            f"{total - len(inside)} of {total} operators belong to no erasable structure: every way to an output leads "
+            "through them, or nothing that trains can bring them to zero."
+        )
     if kept:
         header = ("tensor", "segment", "parameters", "MACs", "redundancy", "why it stays")
         rows = [
@@ -116,14 +147,26 @@ def _kept(report: RunReport, fates: Sequence[Fate]) -> Iterator[str]:
             for fate in kept
         ]
         yield _table(header, *rows[:_MOST_ROWS], left=2) + _more(rows)
+    if report.config.mode != "erase":
+        yield from _kept_channels(report.space)
     most = report.space.max_removable
+    structures = f"{most.structures} {_plural('structure', most.structures)} can certainly go together, "
     yield (
-        f"At most {most.structures} {_plural('structure', most.structures)} can certainly go together, "
-        f"{numbers.count(most.params)} parameters, or {numbers.count(most.macs)} multiply-accumulates."
+        f"At most {structures if report.config.mode != 'prune' else ''}{numbers.count(most.params)} parameters, "
+        f"or {numbers.count(most.macs)} multiply-accumulates{' can go' if report.config.mode == 'prune' else ''}."
     )
     if report.space.unknown:
         names = ", ".join(map(_code, report.space.unknown))
         yield f"Operators that are not known, and stay with all that they touch: {names}."
+
+
+def _kept_channels(space: SearchSpace) -> Iterator[str]:
+    rows = [(_quoted(row.reason), _code(row.example), str(row.count), f"{row.groups:,}") for row in kept_rows(space)]
+    if rows:
+        yield "Channels that no target could take:"
+        yield _table(("why they stay", "channels of", "layers", "channel groups"), *rows[:_MOST_ROWS], left=2) + _more(
+            rows
+        )
 
 
 def _training(report: RunReport) -> Iterator[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from onnx_asgnas.config import SearchConfig
 from onnx_asgnas.evaluation import Benchmark, Verification
+from onnx_asgnas.report.channels import ChannelFate
 from onnx_asgnas.report.fates import Fate, fates_of
 from onnx_asgnas.space import SearchSpace
 
@@ -24,6 +25,7 @@ class RunReport:
     which they were chosen, the redundancy that decided; `redundancy` gives that of the other candidates where known.
     `history` has one mapping per epoch: `epoch` (from 1), `phase`, `loss` (mean over the epoch), `accuracy` (fraction
     from 0 to 1 of the test data; None without labels), `groups_at_zero`, `lr`, `seconds` (since the training began).
+    `channels` says how wide each layer is that may lose some (in the modes prune and joint).
     `seconds` is the time that training took, `stages` how its steps spent it, in seconds, where known.
     """
 
@@ -36,6 +38,7 @@ class RunReport:
     seconds: float
     versions: Mapping[str, str] = field(default_factory=dict)
     redundancy: Mapping[str, float] = field(default_factory=dict)
+    channels: Sequence[ChannelFate] = ()
     stages: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -56,6 +59,7 @@ class RunReport:
             "format": FORMAT,
             "name": self.name,
             "structures": [fate.to_dict() for fate in self.fates()],
+            "channels": [fate.to_dict() for fate in self.channels],
             "chosen": [{"tensor": tensor, "redundancy": score} for tensor, score in self.chosen.items()],
             "max_removable": dataclasses.asdict(space.max_removable),
             "unknown_operators": list(space.unknown),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -88,28 +89,21 @@ class GroupAtoms:
 
     def __init__(self, groups: Sequence[Group], parameters: Mapping[str, Tensor]) -> None:
         self.n_groups = len(groups)
-        touched: dict[str, dict[int | None, list[tuple[int, Indices]]]] = {}
-        for number, group in enumerate(groups):
-            for part in group.slices:
-                indices = np.asarray(part.indices, dtype=np.int64)
-                _check(group.name, part.initializer, part.axis, indices, parameters)
-                touched.setdefault(part.initializer, {}).setdefault(part.axis, []).append((number, indices))
-
         self._variables: list[_Variable] = []
         atoms_of_positions: list[Indices] = []
-        pairs: list[Indices] = []
+        pairs: list[Indices] = []  # group, atom
         n_atoms = 0
-        for name, owners in touched.items():
+        for name, owners in _by_variable(groups, parameters).items():
             axes = tuple(sorted(axis for axis in owners if axis is not None))
             variable = _Variable(name, parameters[name], axes)
             atoms, held = _partition(variable.grid, axes, owners)
             self._variables.append(variable)
             atoms_of_positions.append(atoms.reshape(-1) + n_atoms)
-            pairs.append(held + np.array([0, n_atoms]))
+            pairs.append(held + np.array([[0], [n_atoms]]))
             n_atoms += int(atoms.max()) + 1
 
         device = self._variables[0].parameter.device if self._variables else torch.device("cpu")
-        group_of_pair, atom_of_pair = np.unique(np.concatenate(pairs or [np.empty((0, 2), np.int64)]), axis=0).T
+        group_of_pair, atom_of_pair = _distinct(np.concatenate(pairs or [np.empty((2, 0), np.int64)], axis=1))
         self._n_atoms = n_atoms
         self._atom_of_position = torch.from_numpy(np.concatenate(atoms_of_positions or [_NO_INDICES])).to(device)
         self._group_of_pair = torch.from_numpy(group_of_pair.copy()).to(device)
@@ -192,18 +186,58 @@ class GroupAtoms:
 _NO_INDICES = np.empty(0, np.int64)
 
 
-def _check(group: str, name: str, axis: int | None, indices: Indices, parameters: Mapping[str, Tensor]) -> None:
-    """Refuse a slice that the parameters do not have."""
+@dataclass(frozen=True, slots=True)
+class _Owners:
+    """Which groups hold which indices of one axis of a tensor (or, whole, the tensor): two arrays in step."""
+
+    groups: Indices
+    indices: Indices
+
+
+def _by_variable(groups: Sequence[Group], parameters: Mapping[str, Tensor]) -> dict[str, dict[int | None, _Owners]]:
+    """The slices of all groups by tensor and axis, in the order in which they are first named."""
+    found: dict[tuple[str, int | None], tuple[list[int], list[tuple[int, ...]]]] = {}
+    for number, group in enumerate(groups):
+        for part in group.slices:
+            numbers, parts = found.setdefault((part.initializer, part.axis), ([], []))
+            numbers.append(number)
+            parts.append(part.indices)
+    result: dict[str, dict[int | None, _Owners]] = {}
+    for (name, axis), (numbers, parts) in found.items():
+        lengths = np.fromiter(map(len, parts), np.int64, len(parts))
+        indices = np.fromiter(chain.from_iterable(parts), np.int64, int(lengths.sum()))
+        owners = np.array(numbers, np.int64)
+        _check(groups, owners, lengths, name, axis, indices, parameters)
+        result.setdefault(name, {})[axis] = _Owners(owners if axis is None else owners.repeat(lengths), indices)
+    return result
+
+
+def _check(
+    groups: Sequence[Group],
+    owners: Indices,
+    lengths: Indices,
+    name: str,
+    axis: int | None,
+    indices: Indices,
+    parameters: Mapping[str, Tensor],
+) -> None:
+    """Refuse slices that the parameters do not have; `lengths` says how many of the indices each owner holds."""
+    culprit, problem = 0, ""
     if name not in parameters:
         problem = "is not a parameter of the model"
     elif axis is None:
         return
     elif not 0 <= axis < parameters[name].ndim:
         problem = f"has no axis {axis}"
-    elif not indices.size or indices.min() < 0 or indices.max() >= parameters[name].shape[axis]:
-        problem = f"has {parameters[name].shape[axis]} indices on axis {axis}, of which the group wants others or none"
     else:
-        return
+        size = parameters[name].shape[axis]
+        bad = owners.repeat(lengths)[(indices < 0) | (indices >= size)]
+        wrong = np.concatenate([owners[lengths == 0], bad])
+        if not len(wrong):
+            return
+        culprit = int(np.flatnonzero(owners == wrong.min())[0])
+        problem = f"has {size} indices on axis {axis}, of which the group wants others or none"
+    group = groups[owners[culprit]].name
     raise SpaceError(
         f"group {group!r} holds {name!r}, which {problem}",
         fix="Use the search space that was made from this model, and train what it removes.",
@@ -213,32 +247,55 @@ def _check(group: str, name: str, axis: int | None, indices: Indices, parameters
 
 
 def _partition(
-    grid: tuple[int, ...], axes: tuple[int, ...], owners: Mapping[int | None, list[tuple[int, Indices]]]
+    grid: tuple[int, ...], axes: tuple[int, ...], owners: Mapping[int | None, _Owners]
 ) -> tuple[Indices, Indices]:
-    """One tensor's atoms: the atom at every grid position, and pairs (group, atom), [pairs, 2].
+    """One tensor's atoms: the atom at every grid position, and pairs (group, atom), [2, pairs].
 
     Indices of an axis that the same groups slice form a class; an atom is a cell of the classes of all sliced axes.
     """
-    classes: list[Indices] = []
-    owners_of_class: list[Indices] = []
-    for axis, size in zip(axes, grid, strict=True):
-        flags = [set[int]() for _ in range(size)]
-        for group, indices in owners[axis]:
-            for index in indices.tolist():
-                flags[index].add(group)
-        numbers: dict[tuple[int, ...], int] = {}
-        classes.append(np.array([numbers.setdefault(tuple(sorted(held)), len(numbers)) for held in flags]))
-        held_pairs = [(number, group) for held, number in numbers.items() for group in held]
-        owners_of_class.append(np.array(held_pairs, dtype=np.int64).reshape(-1, 2))
+    classes = [_classes(size, owners[axis]) for axis, size in zip(axes, grid, strict=True)]
     counts = [int(c.max()) + 1 for c in classes]
     cells = np.arange(int(np.prod(counts))).reshape(counts)
 
-    every = cells.reshape(-1)
-    pairs = [np.column_stack((np.full_like(every, group), every)) for group, _ in owners.get(None, [])]
-    for position, held in enumerate(owners_of_class):
-        atoms = np.moveaxis(cells, position, 0).reshape(counts[position], -1)[held[:, 0]]
-        pairs.append(np.stack([np.broadcast_to(held[:, 1:], atoms.shape), atoms], axis=-1).reshape(-1, 2))
-    return cells[np.ix_(*classes)] if classes else cells, np.concatenate(pairs)
+    whole = owners[None].groups if None in owners else _NO_INDICES
+    pairs = [np.stack([whole.repeat(cells.size), np.tile(cells.reshape(-1), len(whole))])]
+    for position, axis in enumerate(axes):
+        held = _distinct(np.stack([owners[axis].groups, classes[position][owners[axis].indices]]))
+        atoms = np.moveaxis(cells, position, 0).reshape(counts[position], -1)[held[1]]
+        pairs.append(np.stack([held[0].repeat(atoms.shape[1]), atoms.reshape(-1)]))
+    return cells[np.ix_(*classes)] if classes else cells, np.concatenate(pairs, axis=1)
+
+
+def _classes(size: int, owners: _Owners) -> Indices:
+    """The class of each index of an axis: equal for indices that the same groups hold, numbered as they first occur.
+
+    Refines by one owner of each index at a time, in order, so the loop is as long as one index has owners.
+    """
+    indices, groups = _distinct(np.stack([owners.indices, owners.groups]))
+    counts = np.bincount(indices, minlength=size)
+    starts = np.concatenate([[0], counts.cumsum()[:-1]])
+    number, new = np.zeros(size, np.int64), 1
+    for depth in range(int(counts.max(initial=0))):
+        deeper = np.flatnonzero(counts > depth)
+        _, classes = _numbered(np.stack([number[deeper], groups[starts[deeper] + depth]]))
+        number[deeper] = classes + new
+        new += int(classes.max()) + 1
+    _, first, inverse = np.unique(number, return_index=True, return_inverse=True)
+    place = np.empty(len(first), np.int64)
+    place[np.argsort(first)] = np.arange(len(first))
+    return place[inverse]
+
+
+def _distinct(pairs: Indices) -> Indices:
+    """The columns of [2, n] numbers from 0 on, sorted, each once."""
+    return _numbered(pairs)[0]
+
+
+def _numbered(pairs: Indices) -> tuple[Indices, Indices]:
+    """The columns of [2, n] numbers from 0 on, sorted, each once; and for each column its place among them."""
+    base = int(pairs[1].max(initial=0)) + 1
+    keys, inverse = np.unique(pairs[0] * base + pairs[1], return_inverse=True)
+    return np.stack(np.divmod(keys, base)), inverse
 
 
 def _axis_parts(variable: _Variable, zero: Tensor) -> list[ZeroPart]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import Enum
+from functools import partial
 from types import MappingProxyType
 from typing import Any, cast, overload
 
@@ -22,60 +22,18 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from onnx_asgnas.config import Method, Target, Variant
+from onnx_asgnas.config import CHANNEL_SCORE, SCORE, Method, Target, Variant
 from onnx_asgnas.errors import InputError, NonFiniteError, SpaceError
 from onnx_asgnas.space import SearchSpace, Selection
+from onnx_asgnas.training.group_rank import GroupRank
 from onnx_asgnas.training.groups import GroupAtoms, ZeroPart
 from onnx_asgnas.training.loss_probe import LossProbe
-from onnx_asgnas.training.scores import RedundancyScore, Statistics
+from onnx_asgnas.training.phases import Phase, Schedule
+from onnx_asgnas.training.scores import Statistics
 
 __all__ = ["H2SPG", "Penalty", "Phase", "Schedule", "half_space_penalty"]
 
 FloatArray = npt.NDArray[np.float64]
-
-
-class Phase(Enum):
-    """Where a run stands after its last step."""
-
-    WARM_UP = "warm-up"
-    """Nothing is chosen yet: plain steps, redundancy is averaged."""
-    HYBRID = "hybrid"
-    """Some chosen group is not at zero yet."""
-    CONVERGE = "converge"
-    """Every chosen group is at zero, and stays."""
-
-
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """When what happens, as counts of steps that come before it."""
-
-    select: int
-    """The groups are chosen at the start of the step after these; that step is the first of the hybrid phase."""
-    shrink: int
-    """From here on what is left of the chosen groups shrinks linearly."""
-    zero: int
-    """After these steps every chosen group is exactly zero."""
-
-    @classmethod
-    def from_fractions(cls, total_steps: int, *, select_at: float, zero_at: float, shrink: float) -> Schedule:
-        """The schedule of a run of `total_steps`, `select_at` and `zero_at` being fractions of it.
-
-        `shrink` is the fraction of the hybrid phase, at its end, in which groups shrink. The hybrid phase has at least
-        one step, so in a very short run the selection comes earlier than asked for. Raises InputError for values that
-        are not such fractions in this order.
-        """
-        if total_steps < 1:
-            raise InputError(f"total_steps is {total_steps}", fix="Give the number of steps of the whole run.")
-        if not 0 <= select_at < zero_at <= 1:
-            raise InputError(
-                f"select_at is {select_at} and zero_at is {zero_at}",
-                fix="Give fractions of the training with 0 ≤ select_at < zero_at ≤ 1.",
-            )
-        if not 0 < shrink <= 1:
-            raise InputError(f"shrink is {shrink}", fix="Give a fraction of the hybrid phase, above 0 and at most 1.")
-        zero = max(1, round(zero_at * total_steps))
-        select = min(round(select_at * total_steps), zero - 1)
-        return cls(select=select, shrink=zero - max(1, round(shrink * (zero - select))), zero=zero)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +73,11 @@ class H2SPG(torch.optim.Optimizer):
     last bits.
 
     The run has `total_steps` steps. After the fraction `select_at` of them `space.choose` picks the redundant groups,
-    by `score` (see `onnx_asgnas.training.scores`; its moving average has the momentum `score_momentum`). A score that
-    measures the loss calls `evaluate`, which gives the loss on a few batches, forward only, with the model's weights as
-    they then stand; in distributed training it has to give the same number everywhere.
+    structures by `score` and channels by `channel_score` (see `onnx_asgnas.training.scores`; their moving averages have
+    the momentum `score_momentum`). A score that measures the loss, which channels are too many for, calls `evaluate`:
+    it gives the loss on a few batches, forward only, with the model's weights as they then stand; in distributed
+    training it has to give the same number everywhere. Of a layer's channels a multiple of `round_to` stays, and at
+    least `min_channels`.
 
     From then on a redundant group x takes the trial step x̂ = x - α d - α λ x/‖x‖, and becomes zero for good, its
     momentum too, when ⟨x̂, x⟩ < `epsilon` ‖x‖². In the last part, `shrink`, of the phase what is left is scaled to
@@ -145,13 +105,16 @@ class H2SPG(torch.optim.Optimizer):
         fused: bool = False,
         method: Method = "h2spg",
         hierarchy: bool | None = None,
-        score: str | Mapping[str, float] = "measured",
+        score: str | Mapping[str, float] = SCORE,
+        channel_score: str | Mapping[str, float] = CHANNEL_SCORE,
         score_momentum: float = 0.9,
         evaluate: Callable[[], float] | None = None,
         select_at: float = 0.1,
         zero_at: float = 0.15,
         shrink: float = 0.5,
         epsilon: float = 0.0,
+        round_to: int = 1,
+        min_channels: int = 1,
         seed: int = 0,
     ) -> None:
         if method not in ("h2spg", "dhspg", "hesso"):
@@ -161,15 +124,11 @@ class H2SPG(torch.optim.Optimizer):
         self.schedule = Schedule.from_fractions(
             total_steps, select_at=select_at, zero_at=zero_at, shrink=1.0 if method == "hesso" else shrink
         )
-        self._score = RedundancyScore(score, momentum=score_momentum)
-        if self._score.reads_loss and evaluate is None:
-            raise InputError(
-                f"the score {self._score} measures the loss, but there is no evaluate",
-                fix='Pass evaluate, a function that gives the loss on a few batches, or another score, as "paper".',
-            )
+        self._rank = GroupRank(
+            space, score=score, channel_score=channel_score, momentum=score_momentum, measures=evaluate is not None
+        )
         self._model = model
         self._space = space
-        self._target = target
         self._method = method
         self._hierarchy = method != "dhspg" if hierarchy is None else hierarchy
         self._evaluate = evaluate
@@ -179,7 +138,15 @@ class H2SPG(torch.optim.Optimizer):
 
         self._named = dict(model.named_parameters())
         self._atoms = GroupAtoms(space.groups, self._named)
-        space.choose(lambda chosen: np.zeros(len(space.groups)), target, hierarchy=self._hierarchy)
+        self._choose: Callable[..., Selection] = partial(
+            space.choose,
+            target=target,
+            hierarchy=self._hierarchy,
+            by_gain=self._rank.is_price,
+            round_to=round_to,
+            min_channels=min_channels,
+        )
+        self._choose(lambda chosen: np.zeros(len(space.groups)))
 
         self._steps = 0
         self._selection: Selection | None = None
@@ -244,9 +211,9 @@ class H2SPG(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         if self._selection is None:
-            if self._score.reads_statistics:
+            if self._rank.reads_statistics:
                 parameters = self._atoms.parameters
-                self._score.sample(Statistics(self._atoms, parameters, _gradients(parameters), self._seed))
+                self._rank.sample(Statistics(self._atoms, parameters, _gradients(parameters), self._seed))
             if self._steps >= self.schedule.select:
                 self._select()
         if self.phase is Phase.HYBRID:
@@ -269,14 +236,17 @@ class H2SPG(torch.optim.Optimizer):
 
     def _select(self) -> None:
         """Choose the redundant groups; each one's redundancy is kept as it was when it was last compared."""
-        probe = LossProbe(self._model, self._atoms, self._evaluate) if self._evaluate is not None else None
+        probe = None
+        if self._evaluate is not None and self._rank.reads_loss:
+            structures = self._space.groups[: self._rank.structures]
+            probe = LossProbe(self._model, GroupAtoms(structures, self._named), self._evaluate)
         redundancy = np.zeros(self._atoms.n_groups)
 
         def rank(chosen: tuple[int, ...]) -> FloatArray:
-            values = self._score.rank(chosen, probe)
+            values = self._rank(chosen, probe)
             if not np.isfinite(values).all():
                 raise NonFiniteError(
-                    f"the redundancy score {self._score} is not finite at step {self._steps}",
+                    f"the redundancy score {self._rank} is not finite at step {self._steps}",
                     fix="Lower the learning rate, or look for NaN in the data.",
                     step=self._steps,
                 )
@@ -284,7 +254,7 @@ class H2SPG(torch.optim.Optimizer):
             redundancy[left] = values[left]
             return values
 
-        selection = self._space.choose(rank, self._target, hierarchy=self._hierarchy, by_gain=self._score.is_price)
+        selection = self._choose(rank)
         self._redundancy = redundancy
         self._begin_hybrid(selection, torch.zeros(len(selection.chosen), dtype=torch.bool))
 
@@ -360,7 +330,7 @@ class H2SPG(torch.optim.Optimizer):
             "steps": self._steps,
             "schedule": dataclasses.asdict(self.schedule),
             "seed": self._seed,
-            "score": self._score.state_dict(),
+            "score": self._rank.state_dict(),
             "selection": None if self._selection is None else dataclasses.asdict(self._selection),
             "redundancy": None if self._redundancy is None else torch.from_numpy(self._redundancy),
             "zero": self._zero,
@@ -382,7 +352,7 @@ class H2SPG(torch.optim.Optimizer):
         self._steps = own["steps"]
         self.schedule = Schedule(**own["schedule"])
         self._seed = own["seed"]
-        self._score.load_state_dict(own["score"])
+        self._rank.load_state_dict(own["score"])
         self._redundancy = None if own["redundancy"] is None else own["redundancy"].numpy().copy()
         if own["selection"] is None:
             self._selection = None

@@ -12,6 +12,7 @@ different units can be added.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -36,29 +37,59 @@ class Statistics:
     def __init__(
         self, atoms: GroupAtoms, weights: Sequence[Tensor | None], gradients: Sequence[Tensor | None], seed: int = 0
     ) -> None:
-        self._atoms = atoms
-        self._weights = weights
-        self._gradients = gradients
+        self._sums = _Sums(atoms, weights, gradients)
+        self._part = slice(None)
         self.seed = seed
+
+    def among(self, part: slice) -> Statistics:
+        """Those of some of the groups; what is summed already is not summed again."""
+        result = copy(self)
+        result._part = part
+        return result
 
     @property
     def size(self) -> Tensor:
         """Number of variables."""
+        return self._sums.size[self._part]
+
+    @property
+    def weight_norm(self) -> Tensor:
+        """‖x‖₂."""
+        return self._sums.weight_norm[self._part]
+
+    @property
+    def gradient_norm(self) -> Tensor:
+        """‖∇f‖₂."""
+        return self._sums.gradient_norm[self._part]
+
+    @property
+    def inner(self) -> Tensor:
+        """⟨x, ∇f⟩."""
+        return self._sums.inner[self._part]
+
+
+class _Sums:
+    """The sums over all groups, each taken once."""
+
+    def __init__(self, atoms: GroupAtoms, weights: Sequence[Tensor | None], gradients: Sequence[Tensor | None]) -> None:
+        self._atoms = atoms
+        self._weights = weights
+        self._gradients = gradients
+
+    @property
+    def size(self) -> Tensor:
         return self._atoms.sizes
 
     @cached_property
     def weight_norm(self) -> Tensor:
-        """‖x‖₂."""
         return self._atoms.norm_squared(self._weights).sqrt()
 
     @cached_property
     def gradient_norm(self) -> Tensor:
-        """‖∇f‖₂."""
         return self._atoms.norm_squared(self._gradients).sqrt()
 
     @cached_property
     def inner(self) -> Tensor:
-        """⟨x, ∇f⟩."""
         return self._atoms.inner(self._weights, self._gradients)
 
 

@@ -44,6 +44,10 @@ class FlatSpace:
     dead: tuple[str, ...] = ()
     asked: list[tuple[int, ...]] = field(default_factory=list)
 
+    @property
+    def candidates(self) -> tuple[Group, ...]:
+        return self.groups
+
     def choose(
         self,
         rank: Callable[[tuple[int, ...]], np.ndarray],
@@ -51,6 +55,7 @@ class FlatSpace:
         *,
         hierarchy: bool = True,
         by_gain: bool = False,
+        **widths: int,
     ) -> Selection:
         wanted = int(target.remove_groups or 0)
         if wanted > len(self.groups):
@@ -83,6 +88,7 @@ class EmptySpace(FlatSpace):
         *,
         hierarchy: bool = True,
         by_gain: bool = False,
+        **widths: int,
     ) -> Selection:
         return super().choose(rank, Target(keep_params=0.5), hierarchy=hierarchy)
 
@@ -945,7 +951,7 @@ def test_a_step_runs_as_many_operators_for_5000_groups_as_for_two() -> None:
 
         @dataclass
         class Half(FlatSpace):
-            def choose(self, rank: Any, target: Target, *, hierarchy: bool = True, by_gain: bool = False) -> Selection:
+            def choose(self, rank: Any, target: Target, **options: Any) -> Selection:
                 chosen = tuple(np.argsort(-rank(()))[: len(self.groups) // 2].tolist())
                 return Selection(
                     chosen=chosen, removed=len(chosen), kept_params=0.5, kept_macs=0.5, valid=True, exact=True, dead=()

@@ -25,6 +25,7 @@ from onnx_asgnas.cli.options import (
     target,
 )
 from onnx_asgnas.cli.screen import complain, draw_comparison, print_json, say, training_progress
+from onnx_asgnas.config import CHANNEL_SCORE, SCORE
 
 _TRAINING = "Training"
 _SEARCH = "Search"
@@ -79,13 +80,17 @@ def search(
             "taylor2, random, or a mix as 'magnitude:1,cosine:1'.",
             rich_help_panel=_SEARCH,
         ),
-    ] = "measured",
+    ] = SCORE,
+    channel_score: Annotated[
+        str,
+        typer.Option(help="How redundant a channel is: the same, but measured.", rich_help_panel=_SEARCH),
+    ] = CHANNEL_SCORE,
     method: Annotated[
         str, typer.Option(help="h2spg, hesso, or dhspg (which does not check validity).", rich_help_panel=_SEARCH)
     ] = "h2spg",
     select_at: Annotated[
         float,
-        typer.Option(help="Fraction of the steps after which the structures are chosen.", rich_help_panel=_SEARCH),
+        typer.Option(help="Fraction of the steps after which the groups are chosen.", rich_help_panel=_SEARCH),
     ] = 0.1,
     zero_at: Annotated[
         float, typer.Option(help="Fraction of the steps after which they are at zero.", rich_help_panel=_SEARCH)
@@ -106,6 +111,8 @@ def search(
     """Train a supernet once and get the compact model: trained, constructed, verified, measured.
 
         onnx-asgnas search unets.onnx --data fashion-mnist-mini --remove-groups 0.5 -o runs/a
+
+        onnx-asgnas search unets.onnx --data fashion-mnist-mini --mode joint --keep-macs 0.4 --round-to 4 -o runs/b
 
         onnx-asgnas search runs/a --resume
 
@@ -148,6 +155,7 @@ def search(
                     schedule=schedule,
                     method=method,
                     score=score,
+                    channel_score=channel_score,
                     select_at=select_at,
                     zero_at=zero_at,
                     epsilon=epsilon,
