@@ -11,10 +11,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 INSTALL := $(PIP) install -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check corpus format clean
+.PHONY: help install demo test check corpus bench-env bench-pruning format clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(VENV)/installed ## make .venv and install the package with its CPU runtime
 
@@ -39,6 +39,14 @@ corpus: $(VENV)/installed $(CORPUS)/exporters/installed $(CORPUS)/newest/install
 	OMP_NUM_THREADS=1 $(CORPUS)/exporters/bin/python -m tools.corpus.export $(CORPUS)/models
 	$(BIN)/python benchmarks/coverage.py $(CORPUS)/models --newest $(CORPUS)/newest/bin/python --docs docs/coverage.md $(ARGS)
 
+bench-env: $(CORPUS)/peers/installed ## make the environment in which pruners are compared, 6 GB
+
+# Figures are worth something only on a machine that does nothing else.
+bench-pruning: bench-env ## analysis, cut, depth and latency against torch-pruning and onnxsim; write docs/pruning.md
+	$(CORPUS)/peers/bin/python benchmarks/analysis.py $(CORPUS)/models --scaling
+	$(CORPUS)/peers/bin/python benchmarks/depth.py $(CORPUS)/models
+	$(CORPUS)/peers/bin/python benchmarks/pruned_latency.py $(CORPUS)/models
+
 format: $(VENV)/installed-dev ## put the code into its one form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -60,8 +68,13 @@ $(VENV)/installed-dev: $(VENV)/installed
 	$(INSTALL) -e '.[cpu,dev]'
 	@touch $@
 
-# Two environments beside the corpus: what exports it, and the newest onnxruntime.
+# Environments beside the corpus: what exports it, the pruners to compare with, and the newest onnxruntime.
 $(CORPUS)/exporters/installed: tools/corpus/requirements.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip --disable-pip-version-check --quiet install -r $<
+	@touch $@
+
+$(CORPUS)/peers/installed: benchmarks/peers/requirements.txt
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip --disable-pip-version-check --quiet install -r $<
 	@touch $@

@@ -92,7 +92,7 @@ def measure(path: Path, mode: Any, repeats: int) -> dict[str, Any]:
         "operators": len(model.graph.node),
         "mode": mode,
         "seconds": round(median(clock), 4),
-        "processor": round(median(processor), 4),
+        "cpu": round(median(processor), 4),
         "megabytes": round((peak - before) / _MEBIBYTE, 1),
         **found,
         **around,

@@ -15,12 +15,11 @@ Record = dict[str, Any]
 
 _HEAD = """# Pruning against its peers
 
-Made from docs/pruning.jsonl by the scripts that measure. To get it again (two environments, about an hour on two cores
-that do nothing else):
+Made from docs/pruning.jsonl by the scripts that measure. To get it again, on two cores that do nothing else:
 
 ```
-make bench-env                                          # torch, torchvision, torch-pruning, onnxsim, onnxruntime
-make bench-pruning                                      # all tables of this page
+make bench-env        # torch, torchvision, torch-pruning, onnxsim, onnxruntime in one environment
+make bench-pruning    # exports what is missing, measures all tables of this page
 ```
 
 The networks are torchvision's, exported by both of torch's exporters, with the same random weights on either side.
@@ -176,8 +175,8 @@ def _around(records: Sequence[Record]) -> str:
     commits = ", ".join(dict.fromkeys(r["commit"] for r in records if r["commit"])) or "outside of a checkout"
     busy = max(r["load"] for r in records)
     return (
-        f"Commit {commits}; {last['processor']}, {last['cores']} cores, Python {last['python']}, {versions}. The load of "
-        f"the machine before each measurement was at most {busy}.\n"
+        f"Commit {commits}; {last['processor']}, {last['cores']} cores, Python {last['python']}, {versions}. "
+        f"The load of the machine before each measurement was at most {busy}.\n"
     )
 
 

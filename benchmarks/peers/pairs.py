@@ -41,7 +41,7 @@ class Times:
         return {
             "median": round(self.median, 4),
             "least": round(min(self.clock), 4),
-            "processor": round(median(self.processor), 4),
+            "cpu": round(median(self.processor), 4),
             "runs": len(self.clock),
         }
 
