@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from benchmarks.corpus_sweep.cases import MODES
+from benchmarks.corpus_sweep.cases import MODES, cases_for
 
 Record = dict[str, Any]
 
@@ -47,7 +47,7 @@ def document(records: list[Record], index: list[Record], code: str) -> str:
         *_models(by_file, about),
         *_frozen(records),
         *_not_exported(index),
-        *_again(records, code),
+        *_again(records, index, code),
     ]
     return "\n".join(parts) + "\n"
 
@@ -181,12 +181,16 @@ def _not_exported(index: list[Record]) -> Iterator[str]:
         )
 
 
-def _again(records: list[Record], code: str) -> Iterator[str]:
+def _again(records: list[Record], index: list[Record], code: str) -> Iterator[str]:
     older = sum(record["code"] != code for record in records)
+    planned = sum(len(cases_for(entry["parameters"], MODES)) for entry in index if entry["file"])
     yield "\n## To make it again\n"
     yield "```\nmake corpus                       # environments, export, sweep, this page; resumes"
     yield "make corpus CORPUS=/some/folder   # with the files elsewhere than in ~/.cache/onnx-asgnas/corpus\n```"
-    yield f"\n{len(records)} cases, code {code}; {older} of them were last run with an earlier version of the code."
+    yield (
+        f"\n{len(records)} cases have a result, of {planned} planned (three modes; three fractions by two choices up to "
+        f"30 M parameters, one above). The code now is {code}; {older} results are of earlier versions of it."
+    )
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:

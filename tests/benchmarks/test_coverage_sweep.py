@@ -151,6 +151,7 @@ def test_the_worst_case_of_a_model_counts() -> None:
     records = [common | {"fraction": 0.5, "status": s, "difference": 0.0} for s in ("passed", "failed")]
     assert report.worst(records) == "failed"
     about = {"model": "m", "family": "f", "exporter": "dynamo", "file": "m.onnx", "status": "exported", "reason": ""}
+    about |= {"parameters": 1}
     missing = about | {"model": "n", "file": None, "status": "failed", "reason": "a|b"}
     page = report.document(records, [about, missing], "1")
     assert "| prune | f | dynamo | 2 | 1 | 1 |" in page and "a\\|b" in page
