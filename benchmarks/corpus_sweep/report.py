@@ -188,8 +188,8 @@ def _again(records: list[Record], index: list[Record], code: str) -> Iterator[st
     yield "```\nmake corpus                       # environments, export, sweep, this page; resumes"
     yield "make corpus CORPUS=/some/folder   # with the files elsewhere than in ~/.cache/onnx-asgnas/corpus\n```"
     yield (
-        f"\n{len(records)} cases have a result, of {planned} planned (three modes; three fractions by two choices up to "
-        f"30 M parameters, one above). The code now is {code}; {older} results are of earlier versions of it."
+        f"\n{len(records)} cases have a result, of {planned} planned (three modes; three fractions by two choices up "
+        f"to 30 M parameters, one above). The code now is {code}; {older} results are of earlier versions of it."
     )
 
 
