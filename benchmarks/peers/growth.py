@@ -93,7 +93,7 @@ def measure(path: Path, mode: Any, repeats: int) -> dict[str, Any]:
         "mode": mode,
         "seconds": round(median(clock), 4),
         "cpu": round(median(processor), 4),
-        "megabytes": round((peak - before) / _MEBIBYTE, 1),
+        "megabytes": round(max(peak - before, 0) / _MEBIBYTE, 1),
         **found,
         **around,
     }
