@@ -145,7 +145,8 @@ class ShapeInference:
             outputs = found
         for name, facts in zip(names, outputs, strict=True):
             if name:
-                self._facts[name] = facts if facts[0].kind else self._stated_of(name, facts)
+                known = facts[0].kind and facts[0].dims is not None
+                self._facts[name] = facts if known else self._stated_of(name, facts)
 
     def release(self) -> None:
         """Forget what only further steps would need."""

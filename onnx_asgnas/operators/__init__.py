@@ -2,21 +2,38 @@
 
 from onnx_asgnas.operators import (
     attention,
+    control,
     dense,
     fused,
     layout,
     norm,
+    opaque,
     pointwise,
     quantised,
     recurrent,
     reduce,
+    signal,
     spatial,
 )
 from onnx_asgnas.operators.parameters import counted_parameters, parameters_of, trainable_parameters
 from onnx_asgnas.operators.quantisation import dequantised, zero_of
 from onnx_asgnas.operators.registry import Entry, Joint, Op, Rule, entries, register, rule_of, rules_of
 
-FAMILIES = (attention, dense, fused, layout, norm, pointwise, quantised, recurrent, reduce, spatial)
+FAMILIES = (
+    attention,
+    control,
+    dense,
+    fused,
+    layout,
+    norm,
+    opaque,
+    pointwise,
+    quantised,
+    recurrent,
+    reduce,
+    signal,
+    spatial,
+)
 """The modules that declare operators."""
 
 __all__ = [

@@ -52,6 +52,36 @@ def attention(op: Op) -> Rule:
     return Rule(labels=labels, zero=_values_are_zero(op, (2, 5)), macs=macs)
 
 
+@register("LinearAttention", since_version=27)
+def linear_attention(op: Op) -> Rule:
+    """https://onnx.ai/onnx/operators/onnx__LinearAttention.html: a recurrence by head, zero where the values are."""
+    queries, keys = op.attribute("q_num_heads"), op.attribute("kv_num_heads")
+    query, value = op.size(0), op.size(2)
+    width = value[-1] // keys if value else 0
+
+    def labels(flow: LabelFlow) -> None:
+        positions = [(0, queries), *((p, keys) for p in (1, 2, 4, 5) if op.has(p))]
+        parts = [heads_of(flow, p, n) for p, n in positions]
+        found = [part for part in parts if part is not None]
+        if None in parts or queries % keys:
+            flow.freeze_inputs("LinearAttention of unknown shapes")
+            return
+        tie_heads(flow, found, keys)
+        if op.has(3):
+            keep_heads(flow, found, _CACHE)
+        flow.size_attribute("q_num_heads", found[0].ids)
+        flow.size_attribute("kv_num_heads", found[1].ids)
+        write_heads(flow, found[2], queries // keys, 3, width)
+        write_heads(flow, found[2], 1, 4, 1, output=1)
+
+    deep = query[-1] // queries if query else 0
+    return Rule(
+        labels=labels,
+        zero=_values_are_zero(op, (2, 3)),
+        macs=(queries + keys) * query[1] * deep * width if query and value else 0,
+    )
+
+
 def _values_are_zero(op: Op, positions: tuple[int, ...]) -> ZeroRule:
     """Zero where the values, and what is added to them or stands before them, are."""
     if op.gives_more():

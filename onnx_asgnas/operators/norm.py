@@ -14,7 +14,7 @@ def batch_normalization(op: Op) -> Rule:
 
     def labels(flow: LabelFlow) -> None:
         channels = flow.channels(0, 1)
-        if not (channels.ids >= 0).any():
+        if not channels.any:
             return
         for position, kind in ((1, Kind.AFFINE), (2, Kind.AFFINE), (3, Kind.CUT), (4, Kind.CUT)):
             flow.tie(channels.ids, flow.weight_axis(position, 0, kind), "normalises channels that cannot leave")
@@ -111,15 +111,28 @@ def group_normalization(op: Op) -> Rule:
     return Rule(labels=labels, zero=lambda zero: zero[1] and zero[2], parameters={1: "scale", 2: "bias"})
 
 
-@register("LpNormalization", "MeanVarianceNormalization")
+@register("LpNormalization")
 def lp_normalization(op: Op) -> Rule:
-    """https://onnx.ai/onnx/operators/onnx__LpNormalization.html: zero over its norm is not finite."""
+    """https://onnx.ai/onnx/operators/onnx__LpNormalization.html: zero over its norm is zero from operator set 22 on."""
+    defined = op.version() >= 22
 
     def labels(flow: LabelFlow) -> None:
         found = flow.read(0)
-        default = (0, 2, 3) if op.node.op_type == "MeanVarianceNormalization" else (op.attribute("axis", -1),)
-        axes = [axis % max(found.ids.ndim, 1) for axis in op.attribute("axes", default)]
-        flow.write(flow.mix(found, axes, f"{op.node.op_type} normalises over this axis"))
-        flow.freeze(found.ids[(found.ids >= 0) & found.zero], f"{op.node.op_type} is not finite at zero")
+        axis = op.attribute("axis", -1) % max(found.ids.ndim, 1)
+        flow.write(flow.mix(found, (axis,), "LpNormalization normalises over this axis"))
+        if not defined:
+            flow.freeze(found.ids[(found.ids >= 0) & found.zero], "LpNormalization is not finite at zero")
 
-    return Rule(labels=labels, poles=(0,))
+    return Rule(labels=labels, zero=first if defined else never, poles=() if defined else (0,))
+
+
+@register("MeanVarianceNormalization", since_version=9)
+def mean_variance_normalization(op: Op) -> Rule:
+    """https://onnx.ai/onnx/operators/onnx__MeanVarianceNormalization.html: its divisor is never zero."""
+
+    def labels(flow: LabelFlow) -> None:
+        found = flow.read(0)
+        axes = [axis % max(found.ids.ndim, 1) for axis in op.attribute("axes", (0, 2, 3))]
+        flow.write(flow.mix(found, axes, "MeanVarianceNormalization normalises over this axis"))
+
+    return Rule(labels=labels, zero=first)

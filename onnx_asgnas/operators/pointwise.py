@@ -44,7 +44,18 @@ def zero_preserving(op: Op) -> Rule:
 @register("Cast", "CastLike", "Identity")
 def same_values(op: Op) -> Rule:
     """https://onnx.ai/onnx/operators/onnx__Cast.html: on a weight, another view of it."""
-    return Rule(labels=pass_labels, zero=first, view=views(unchanged))
+
+    def labels(flow: LabelFlow) -> None:
+        pass_labels(flow)
+        flow.taken.update(range(len(op.node.input)))  # of what a CastLike is like only the type counts
+
+    return Rule(labels=labels, zero=first, view=views(unchanged))
+
+
+@register("BitCast", since_version=26)
+def bit_cast(op: Op) -> Rule:
+    """https://onnx.ai/onnx/operators/onnx__BitCast.html: the bits of -0.0, which is a zero, are not all zero."""
+    return Rule(labels=pass_labels_not_zero)
 
 
 @register("Dropout")
@@ -99,11 +110,15 @@ def clip(op: Op) -> Rule:
 @register("PRelu")
 def prelu(op: Op) -> Rule:
     """https://onnx.ai/onnx/operators/onnx__PRelu.html"""
-    return Rule(
-        labels=lambda flow: broadcast(flow, (0, 1), lambda zero: zero[0], trained=(1,)),
-        zero=first,
-        parameters={1: "slope"},
-    )
+    by_channel = op.version() < 7 and elements(op.size(1) or (1,)) > 1
+
+    def labels(flow: LabelFlow) -> None:
+        if by_channel:
+            flow.freeze_inputs("PRelu by channel before operator set 7")
+        else:
+            broadcast(flow, (0, 1), lambda zero: zero[0], trained=(1,))
+
+    return Rule(labels=labels, zero=first, parameters={1: "slope"})
 
 
 @register("Add", "Sum", "Sub")
@@ -168,10 +183,24 @@ def _power_like(keeps: bool, pole: int) -> Rule:
     return Rule(labels=labels, zero=first if keeps else never, poles=() if keeps else (pole,))
 
 
-@register("Max", "Min")
+@register("Max", "Min", "Mean")
+@register("BitwiseOr", "BitwiseXor", since_version=18)
 def extremum(op: Op) -> Rule:
-    """https://onnx.ai/onnx/operators/onnx__Max.html: zero where all operands are."""
+    """https://onnx.ai/onnx/operators/onnx__Max.html and its siblings: zero where all operands are, and no joint."""
     return Rule(labels=lambda flow: broadcast(flow, tuple(range(len(op.node.input))), all), zero=all)
+
+
+@register("BitwiseAnd", since_version=18)
+@register("SwiGLU", since_version=28)
+def zero_if_either(op: Op) -> Rule:
+    """https://onnx.ai/onnx/operators/onnx__SwiGLU.html and onnx__BitwiseAnd.html: zero where either operand is."""
+    return Rule(labels=lambda flow: broadcast(flow, (0, 1), any), zero=any)
+
+
+@register("BitShift", since_version=11)
+def bit_shift(op: Op) -> Rule:
+    """https://onnx.ai/onnx/operators/onnx__BitShift.html: zero stays zero however far it is shifted."""
+    return Rule(labels=lambda flow: broadcast(flow, (0, 1), lambda zero: zero[0]), zero=first)
 
 
 @register("Mod")

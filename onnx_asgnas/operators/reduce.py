@@ -46,16 +46,22 @@ def argument(op: Op) -> Rule:
 
 @register("CumSum", "CumProd")
 def cumulative(op: Op) -> Rule:
-    """https://onnx.ai/onnx/operators/onnx__CumSum.html: zero stays zero, each place counts for those behind it."""
+    """https://onnx.ai/onnx/operators/onnx__CumSum.html: each place counts for those behind it.
+
+    Zero stays zero, but for a product of none, with which an exclusive CumProd begins.
+    """
+    keeps = op.node.op_type == "CumSum" or not op.attribute("exclusive", 0)
 
     def labels(flow: LabelFlow) -> None:
         found, axis = flow.read(0), op.constant(1)
         if found.any and axis is not None:
-            flow.write(flow.mix(found, (int(axis.reshape(-1)[0]) % found.ids.ndim,), "CumSum runs over channels"))
+            place = int(axis.reshape(-1)[0]) % found.ids.ndim
+            mixed = flow.mix(found, (place,), f"{op.node.op_type} runs over channels")
+            flow.write(Labelled(mixed.ids, mixed.zero & keeps))
         else:
-            flow.freeze(found.ids, "CumSum over a computed axis")
+            flow.freeze(found.ids, f"{op.node.op_type} over a computed axis")
 
-    return Rule(labels=labels, zero=first)
+    return Rule(labels=labels, zero=first if keeps else never)
 
 
 @register("TopK")

@@ -14,6 +14,7 @@ from onnx_asgnas import Target
 from onnx_asgnas.evaluation.difference import relative_difference
 from onnx_asgnas.evaluation.inputs import made_up_inputs
 from onnx_asgnas.graph import TraceGraph
+from onnx_asgnas.graph.nodes import read_by
 from onnx_asgnas.pruning import Pruned, cut
 from onnx_asgnas.surgery import construct
 
@@ -26,7 +27,7 @@ def model_of(
     """A model of ONNX text ("(float[N, 4] x) => (float[N, 3] y) { … }"), with the arrays that it reads as weights."""
     domains = f'"" : {opset}' + (f', "com.microsoft" : {microsoft}' if microsoft else "")
     model = onnx.parser.parse_model(f"<ir_version: {ir}, opset_import: [{domains}]> agraph {text}")
-    read = {name for node in model.graph.node for name in node.input}
+    read = {name for node in model.graph.node for name in read_by(node)}
     model.graph.initializer.extend(
         onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in arrays.items() if name in read
     )
