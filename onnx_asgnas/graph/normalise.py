@@ -268,15 +268,16 @@ def _split_shared_statistics(nodes: list[onnx.NodeProto], initializers: dict[str
     normalisations = [n for n in nodes if n.op_type == "BatchNormalization" and is_standard(n)]
     if not normalisations:
         return
-    readers = Counter(chain.from_iterable(map(read_by, nodes)))
-    shared = {name for n in normalisations for name in n.input[3:] if readers[name] > 1 and name in initializers}
-    if not shared:
+    statistics = {name for node in normalisations for name in node.input[3:] if name in initializers}
+    readers = Counter(name for node in nodes for name in read_by(node) if name in statistics)
+    if max(readers.values(), default=0) < 2:
         return
-    taken = set(initializers).union(readers, *(node.output for node in nodes))
+    names = chain(initializers, *(chain(node.input, node.output) for node in nodes))
+    taken = {name for name in names if ".running_" in name}  # new names are of that form alone
     for node in normalisations:
         for position, role in ((3, "running_mean"), (4, "running_var")):
             name = node.input[position]
-            if name not in shared or readers[name] < 2:
+            if readers[name] < 2:
                 continue
             readers[name] -= 1
             own = f"{node.name}.{role}"
