@@ -33,8 +33,9 @@ def conv(op: Op) -> Rule:
             return
         channels = flow.channels(0, 1)
         if group == 1:
-            columns = flow.weight_axis(1, 0 if turned else 1, Kind.CUT) if (channels.ids >= 0).any() else channels.ids
-            if (channels.ids >= 0).any():
+            columns = channels.ids[:0]
+            if channels.any:
+                columns = flow.weight_axis(1, 0 if turned else 1, Kind.CUT)
                 flow.contract(channels, columns)
             rows = flow.weight_axis(1, 1 if turned else 0, Kind.PRODUCED)
             flow.count_macs(columns, rows)
@@ -102,7 +103,7 @@ def _whole_groups(flow: LabelFlow, channels: Labelled, rows: Ids, group: int) ->
 
 def _same_in_every_group(flow: LabelFlow, channels: Labelled, group: int, axis: int) -> Ids:
     """The columns of a weight that every group of channels is read by: an index leaves in all groups."""
-    if not (channels.ids >= 0).any():
+    if not channels.any:
         return channels.ids[:0]
     columns = flow.weight_axis(1, axis, Kind.CUT)
     table = channels.map(lambda array: array.reshape(group, -1))

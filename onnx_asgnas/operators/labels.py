@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum, Flag, auto
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -43,18 +44,17 @@ class Kind(Flag):
 
 @dataclass(slots=True)
 class LabelledAxis:
-    """The labels start, start + 1, … of one axis of an initializer (of a tensor, for a SOURCE)."""
+    """The labels start, start + 1, … of one axis of an initializer (of a tensor, for a SOURCE).
+
+    `labels` is the one array of them, which identifies the axis wherever it is handed on.
+    """
 
     owner: str
     axis: int
     kind: Kind
     start: int
     length: int
-
-    @property
-    def labels(self) -> Ids:
-        """The labels themselves."""
-        return np.arange(self.start, self.start + self.length, dtype=np.int64)
+    labels: Ids
 
     @property
     def zeroed(self) -> bool:
@@ -68,21 +68,25 @@ class Labelled:
 
     ids: Ids
     zero: Bits
+    vector: Ids | None = None
+    """The labels as they were made, where they are those of one axis, none left out."""
 
     @classmethod
     def none(cls, rank: int) -> Labelled:
         """No labels on a tensor of that rank."""
-        return cls(np.full((1,) * rank, -1, np.int64), np.zeros((1,) * rank, bool))
+        return _nothing(rank)
 
     @classmethod
     def of(cls, ids: Ids, zero: Bits | bool) -> Labelled:
         """These labels, with a bit for each or one for all."""
-        return cls(ids, np.array(np.broadcast_to(np.asarray(zero, bool), ids.shape)))
+        if isinstance(zero, bool):
+            return cls(ids, _equal_bits(ids.shape, zero))
+        return cls(ids, np.array(np.broadcast_to(zero, ids.shape)))
 
     @property
     def any(self) -> bool:
         """Is there a label at all."""
-        return bool((self.ids >= 0).any())
+        return self.vector is not None or bool((self.ids >= 0).any())
 
     @property
     def long(self) -> tuple[int, ...]:
@@ -102,6 +106,24 @@ class Labelled:
     def along(self, axis: int) -> Ids:
         """The labels by their place on an axis, [length, rest]: an index leaves when all its labels do."""
         return np.ascontiguousarray(np.moveaxis(self.ids, axis, 0).reshape(self.ids.shape[axis], -1))
+
+
+@lru_cache(maxsize=32)
+def _nothing(rank: int) -> Labelled:
+    return Labelled(np.full((1,) * rank, -1, np.int64), _equal_bits((1,) * rank, False))
+
+
+@lru_cache(maxsize=256)
+def _no_channels(length: int) -> Labelled:
+    return Labelled(np.full(length, -1, np.int64), _equal_bits((length,), False))
+
+
+@lru_cache(maxsize=1024)
+def _equal_bits(shape: tuple[int, ...], value: bool) -> Bits:
+    """An array of equal bits that many share: it is not to be written to."""
+    bits = np.full(shape, value)
+    bits.flags.writeable = False
+    return bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +192,7 @@ class LabelBook:
         self.axes: dict[tuple[str, int], LabelledAxis] = {}
         self.tensors: dict[str, Labelled] = {}
         self.ties: list[tuple[Ids, Ids]] = []
+        self.axis_ties: list[tuple[LabelledAxis, LabelledAxis]] = []
         self.freezes: list[Freeze] = []
         self.sizes: list[SizeSlot] = []
         self.lengths: dict[str, list[Ids | None]] = {}
@@ -178,6 +201,8 @@ class LabelBook:
         self._views: dict[str, tuple[Ids, ...] | None] = {}
         self._order: list[LabelledAxis] = []
         self._starts: list[int] = []
+        self.whole: dict[int, LabelledAxis] = {}
+        """The axis of each array that is the labels of one, by the array's identity."""
 
     def axis(self, owner: str, axis: int, length: int, kind: Kind) -> Ids:
         """The labels of one axis, made at its first use; none on an axis of one index, which has to stay."""
@@ -185,15 +210,27 @@ class LabelBook:
             return np.full(length, -1, np.int64)
         found = self.axes.get((owner, axis))
         if found is None:
-            found = self.axes[owner, axis] = LabelledAxis(owner, axis, kind, self.count, length)
+            labels = np.arange(self.count, self.count + length, dtype=np.int64)
+            found = self.axes[owner, axis] = LabelledAxis(owner, axis, kind, self.count, length, labels)
+            self.whole[id(labels)] = found
             self._order.append(found)
             self._starts.append(self.count)
             self.count += length
-        found.kind |= kind
+        elif found.kind is not kind:
+            found.kind |= kind
         return found.labels
+
+    @property
+    def notes(self) -> int:
+        """How many ties and freezes there are."""
+        return len(self.ties) + len(self.axis_ties) + len(self.freezes)
 
     def mark(self, labels: Ids, kind: Kind) -> None:
         """Note what happens to slices that an operator reads through a view of their initializer."""
+        axis = self.whole.get(id(labels))
+        if axis is not None:
+            axis.kind |= kind
+            return
         kept, at = np.unique(labels[labels >= 0]), 0
         while at < len(kept):
             found = self._order[bisect_right(self._starts, int(kept[at])) - 1]
@@ -202,6 +239,9 @@ class LabelBook:
 
     def freeze(self, labels: Ids, node: int, reason: str) -> None:
         """Keep these labels."""
+        if id(labels) in self.whole:
+            self.freezes.append(Freeze(labels, node, reason))
+            return
         flat = labels.reshape(-1)
         kept = np.unique(flat[flat >= 0])
         if kept.size:
@@ -303,6 +343,10 @@ class LabelFlow:
         found = self.read(position)
         size = self.size(position)
         length = size[axis] if size else 1
+        if found.vector is not None and len(found.vector) == length and found.ids.shape[axis] == length:
+            return Labelled(found.vector, found.zero.reshape(-1), found.vector)
+        if not found.any and found.ids.ndim:
+            return _no_channels(length)
         if not found.ids.ndim:
             return Labelled.of(np.full(length, -1, np.int64), False)
         axis %= found.ids.ndim
@@ -357,6 +401,13 @@ class LabelFlow:
 
     def tie(self, first: Ids, second: Ids, reason: str) -> None:
         """Labels at the same place leave together; one that meets no label stays."""
+        if first is second:
+            return
+        whole = self.book.whole
+        one_axis, other_axis = whole.get(id(first)), whole.get(id(second))
+        if one_axis is not None and other_axis is not None and one_axis.length == other_axis.length:
+            self.book.axis_ties.append((one_axis, other_axis))
+            return
         try:
             first, second = np.broadcast_arrays(first, second)
         except ValueError:  # lengths that are equal for one input only
@@ -379,6 +430,8 @@ class LabelFlow:
     def needs_zero(self, channels: Labelled) -> None:
         """Sums over these channels: those whose value is not zero when their variables are have to stay."""
         self.sums = True
+        if channels.zero.all():
+            return
         left = channels.ids[(channels.ids >= 0) & ~channels.zero]
         self.freeze(left, f"{self.node.op_type} reads a value that is not zero when the channel's variables are")
 
@@ -468,6 +521,6 @@ class LabelFlow:
 
     def write_channels(self, ids: Ids, zero: Bits | bool, rank: int, axis: int) -> None:
         """Give the first output labels along one axis."""
-        shape = [1] * rank
-        shape[axis] = len(ids)
-        self.write(Labelled.of(ids, zero).map(lambda array: array.reshape(shape)))
+        shape = (1,) * axis + (len(ids),) + (1,) * (rank - axis - 1)
+        bits = _equal_bits(shape, zero) if isinstance(zero, bool) else np.broadcast_to(zero, ids.shape).reshape(shape)
+        self.write(Labelled(ids.reshape(shape), bits, ids if id(ids) in self.book.whole else None))

@@ -41,6 +41,9 @@ def broadcast(
     leave; other weights are only cut. What the labels meet that has none (a mask, a rotary table) mixes them along that
     axis.
     """
+    if any(attribute.name == "broadcast" and attribute.i for attribute in flow.node.attribute):
+        flow.freeze_inputs(f"{flow.node.op_type} broadcasts as before operator set 7")
+        return
     sizes = [flow.size(p) for p in positions]
     known = [size for size in sizes if size is not None]
     if len(known) < len(sizes):
@@ -60,7 +63,8 @@ def broadcast(
             result, bits[place] = _with_weight(flow, position, full[place], result, role)
     if result.labels.any:
         shape = result.labels.ids.shape
-        flow.write(Labelled(result.labels.ids, combine([_fitted(b, shape) for b in bits if b is not None], zero_rule)))
+        zero = combine([_fitted(b, shape) for b in bits if b is not None], zero_rule)
+        flow.write(Labelled(result.labels.ids, zero, result.labels.vector))
 
 
 def combine(bits: Sequence[Bits], rule: ZeroRule) -> Bits:
@@ -82,12 +86,13 @@ def _fitted(bits: Bits, shape: tuple[int, ...]) -> Bits:
     long = tuple(axis for axis, n in enumerate(bits.shape) if n > 1 and shape[axis] == 1)
     if long:
         bits = bits.all(axis=long, keepdims=True)
-    return np.broadcast_to(bits, shape)
+    return bits if bits.shape == shape else np.broadcast_to(bits, shape)
 
 
 def _operand(flow: LabelFlow, position: int, size: tuple[int, ...]) -> Operand:
-    lead = (1,) * (len(size) - flow.read(position).ids.ndim)
-    return Operand(flow.read(position).map(lambda array: array.reshape(lead + array.shape)), size)
+    found = flow.read(position)
+    lead = (1,) * (len(size) - found.ids.ndim)
+    return Operand(found.map(lambda array: array.reshape(lead + array.shape)) if lead else found, size)
 
 
 def _without_repeats(flow: LabelFlow, position: int, operand: Operand, others: Sequence[Operand | None]) -> Operand:
@@ -149,6 +154,10 @@ def _covers_elsewhere(graph: TraceGraph, node: int, tensor: str, axis: int, leng
 def meet(flow: LabelFlow, one: Operand, two: Operand) -> Operand:
     """Tie two operands place by place; along an axis where only one of them is labelled, that one is mixed."""
     reason = f"{flow.node.op_type} with an operand whose channels cannot leave"
+    if one.labels.vector is not None and two.labels.vector is not None and one.labels.ids.shape == two.labels.ids.shape:
+        flow.tie(one.labels.vector, two.labels.vector, reason)
+        size = tuple(map(max, one.size, two.size))
+        return Operand(Labelled(one.labels.ids, one.labels.zero & two.labels.zero, one.labels.vector), size)
     for axis in range(len(one.size)):
         a, b = one.labels.ids.shape[axis] > 1, two.labels.ids.shape[axis] > 1
         if a and not b and two.size[axis] > 1:
@@ -200,8 +209,11 @@ def _with_weight(
     if within:
         labels = flow.mix(labels, labels.long[1:] if keep in within else within, reason)
     if keep in within and labels.any:
-        own = _along(flow.weight_axis(position, keep - rank, kind or Kind.CUT), keep, rank)
-        flow.tie(labels.ids, own, f"{flow.node.op_type} with an operand whose channels cannot leave")
+        vector = flow.weight_axis(position, keep - rank, kind or Kind.CUT)
+        own = _along(vector, keep, rank)
+        whole = labels.vector is not None and len(vector) == len(labels.vector)
+        one, two = (labels.vector, vector) if whole else (labels.ids, own)
+        flow.tie(one, two, f"{flow.node.op_type} with an operand whose channels cannot leave")  # type: ignore[arg-type]
         zero = (own >= 0) & (kind is not None and kind is not Kind.CUT)
     return Operand(labels, larger), zero
 

@@ -75,6 +75,7 @@ def cosine(op: Op) -> Rule:
     return Rule(labels=labels)
 
 
+@register("BitwiseNot", since_version=18)
 @register("Acos", "Cosh", "Exp", "HardSigmoid", "IsInf", "IsNaN", "Not", "Sigmoid", "Softplus")
 def not_zero_preserving(op: Op) -> Rule:
     """f(0) ≠ 0; https://onnx.ai/onnx/operators/"""

@@ -38,9 +38,7 @@ def recast(op: Op, declare: Declaration, op_type: str, inputs: Sequence[int], **
     )
 
 
-def _as(
-    flow: LabelFlow, node: onnx.NodeProto, labels: Callable[[LabelFlow], None], places: Mapping[int, int]
-) -> None:
+def _as(flow: LabelFlow, node: onnx.NodeProto, labels: Callable[[LabelFlow], None], places: Mapping[int, int]) -> None:
     inner = LabelFlow(flow.book, flow.index)
     inner.node = node
     labels(inner)

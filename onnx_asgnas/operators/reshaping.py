@@ -7,8 +7,10 @@ A factor of an unlabelled axis has size 1 in the labels, so nothing is spread ov
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import lru_cache
+from itertools import accumulate, pairwise
 from math import prod
+from operator import mul
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,19 +32,16 @@ class Factors:
     after: tuple[tuple[int, ...], ...]
 
 
+@lru_cache(maxsize=512)
 def common_factors(source: Sizes, target: Sizes) -> Factors | None:
     """The coarsest factors that both shapes are products of; None where their boundaries do not divide each other."""
-    bounds = sorted({1, *np.cumprod(source).tolist(), *np.cumprod(target).tolist()})
+    ends = [list(accumulate(shape, mul, initial=1)) for shape in (source, target)]
+    bounds = sorted({*ends[0], *ends[1]})
     if any(high % low for low, high in pairwise(bounds)):
         return None
-    sizes = tuple(high // low for low, high in pairwise(bounds))
     place = {bound: at for at, bound in enumerate(bounds)}
-
-    def axes(shape: Sizes) -> tuple[tuple[int, ...], ...]:
-        ends = [1, *np.cumprod(shape).tolist()]
-        return tuple(tuple(range(place[a], place[b])) for a, b in pairwise(ends))
-
-    return Factors(sizes, axes(source), axes(target))
+    before, after = (tuple(tuple(range(place[a], place[b])) for a, b in pairwise(own)) for own in ends)
+    return Factors(tuple(high // low for low, high in pairwise(bounds)), before, after)
 
 
 def reshape_labels(
@@ -57,9 +56,9 @@ def reshape_labels(
     if 0 in source or prod(source) != prod(target):
         flow.freeze(found.ids, f"{flow.node.op_type} of a shape that is not known")
         return Labelled.none(len(target))
-    begin, end = _labelled_part(found, source, target)
+    begin, end = _labelled_part(found.long[0], found.long[-1], source, target)
     part = common_factors(source[begin[0] : end[0]], target[begin[1] : end[1]])
-    if part is None or (again is not None and not _same_labelled_factors(found, (source, target), again)):
+    if part is None or (again is not None and not _same_labelled_factors(found.long, (source, target), again)):
         flow.freeze(found.ids, f"{flow.node.op_type} cuts them into parts that do not divide each other")
         return Labelled.none(len(target))
     inner = found.map(lambda array: array.reshape(array.shape[begin[0] : end[0]]))
@@ -74,38 +73,34 @@ def reshape_labels(
     return _trimmed(merged.map(lambda array: array.reshape(lead + array.shape + trail)))
 
 
-def _same_labelled_factors(found: Labelled, one: tuple[Sizes, Sizes], two: tuple[Sizes, Sizes]) -> bool:
+@lru_cache(maxsize=512)
+def _same_labelled_factors(long: Sizes, one: tuple[Sizes, Sizes], two: tuple[Sizes, Sizes]) -> bool:
     """Do the factors of labelled axes go to the same axes for two choices of the open lengths."""
     signatures = []
     for source, target in (one, two):
         factors = common_factors(source, target) if 0 not in source and prod(source) == prod(target) else None
         if factors is None:
             return False
-        fixed = {f for axis in found.long if one[0][axis] == two[0][axis] for f in factors.before[axis]}
+        fixed = {f for axis in long if one[0][axis] == two[0][axis] for f in factors.before[axis]}
         signatures.append([[factors.sizes[f] for f in own if f in fixed] for own in factors.after])
     return signatures[0] == signatures[1]
 
 
-def _labelled_part(found: Labelled, source: Sizes, target: Sizes) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The run of axes, before and after, that holds all labelled ones: (begin before, begin after), (end, end)."""
-    first, last = found.long[0], found.long[-1]
-    begin, end = (0, 0), (len(source), len(target))
-    for i, j in _cuts(source, target):
-        if i <= first:
-            begin = (i, j)
-    for i, j in reversed(_cuts(source, target)):
-        if i > last:
-            end = (i, j)
-    return begin, end
+@lru_cache(maxsize=512)
+def _labelled_part(first: int, last: int, source: Sizes, target: Sizes) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The run of axes, before and after, that holds all from the first labelled one to the last: begin and end."""
+    cuts = _cuts(source, target)
+    begin = max([cut for cut in cuts if cut[0] <= first], default=(0, 0))
+    return begin, min([cut for cut in cuts if cut[0] > last], default=(len(source), len(target)))
 
 
 def _cuts(source: Sizes, target: Sizes) -> list[tuple[int, int]]:
     """Where a run of axes of one shape ends together with a run of the other."""
     ends: dict[int, int] = {}
-    for j, product in enumerate(np.cumprod((1, *target)).tolist()):
+    for j, product in enumerate(accumulate(target, mul, initial=1)):
         ends.setdefault(product, j)
-    found = []
-    for i, product in enumerate(np.cumprod((1, *source)).tolist()):
+    found: list[tuple[int, int]] = []
+    for i, product in enumerate(accumulate(source, mul, initial=1)):
         if product in ends and (not found or found[-1][1] != ends[product]):
             found.append((i, ends[product]))
     return found

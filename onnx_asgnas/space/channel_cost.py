@@ -40,6 +40,11 @@ class ChannelCost:
         self._work_labels = np.concatenate([labels for _, labels in work]) if work else np.zeros(0, np.int64)
         self._work_starts = np.cumsum([0, *self._work_sizes[:-1]]) if work else np.zeros(0, np.int64)
 
+    @property
+    def full(self) -> Cost:
+        """The cost with nothing gone."""
+        return Cost(params=int(self._elements.sum()), macs=int(self._macs.sum()))
+
     def cost(self, gone: Mask, dead: frozenset[str] = frozenset(), computed: Sequence[bool] | None = None) -> Cost:
         """The cost without these labels, bool [labels], these parameters, and the nodes that are not computed."""
         return Cost(params=int(self.params_left(gone, dead).sum()), macs=int(self._macs_left(gone, computed).sum()))

@@ -31,9 +31,7 @@ class Channels:
         self.coupling = coupling
         stays = coupling.frozen_groups.copy()
         stays[coupling.group[_labels_around(coupling, frozenset(protected))]] = True
-        produced = np.zeros(coupling.count, bool)
-        produced[coupling.group[coupling.produced]] = True
-        free = produced & ~stays
+        free = coupling.produced_groups & ~stays
         numbers = np.where(free, np.cumsum(free) - 1, -1)
         self.count = int(free.sum())
         self.number: Ids = numbers[coupling.group] if len(coupling.group) else np.zeros(0, np.int64)

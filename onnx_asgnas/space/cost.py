@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -29,7 +30,7 @@ def cost_of(graph: TraceGraph, rules: Sequence[Rule | None]) -> Cost:
 
 def elements(graph: TraceGraph, name: str) -> int:
     """How many numbers an initializer holds."""
-    return int(np.prod(graph.initializers[name].dims, dtype=np.int64))
+    return math.prod(graph.initializers[name].dims)
 
 
 class SlicedAxes:

@@ -131,18 +131,20 @@ class Coupling:
                 found[group].append(item)
         return found
 
-    @cached_property
-    def produced(self) -> NDArray[np.int64]:
-        """The labels of what makes channels."""
-        rows = [axis.labels for axis in self.book.axes.values() if Kind.PRODUCED in axis.kind]
-        return np.concatenate(rows) if rows else np.zeros(0, np.int64)
-
     def channel_groups(self) -> tuple[int, int]:
         """How many groups of produced channels there are, and how many of them are free to leave."""
-        groups = np.unique(self.group[self.produced])
-        free = int((~self.frozen_groups[groups]).sum())
-        total = len(groups) if self.before is None else max(len(groups), self.before.channel_groups()[0])
-        return total, free
+        total = int(self.produced_groups.sum())
+        free = int((self.produced_groups & ~self.frozen_groups).sum())
+        return total if self.before is None else max(total, self.before.channel_groups()[0]), free
+
+    @cached_property
+    def produced_groups(self) -> NDArray[np.bool_]:
+        """Which groups hold a label of what makes channels."""
+        found = np.zeros(self.count, bool)
+        for axis in self.book.axes.values():
+            if Kind.PRODUCED in axis.kind:
+                found[self.group[axis.start : axis.start + axis.length]] = True
+        return found
 
     def frozen(self) -> tuple[Frozen, ...]:
         """What keeps channels, by operator: the channel groups that each freeze holds directly."""
@@ -154,8 +156,7 @@ class Coupling:
     @cached_property
     def _frozen_counts(self) -> dict[tuple[int, str], int]:
         """Channel groups by (node, reason) of what freezes them, those of earlier passes included."""
-        produced = np.zeros(self.count, bool)
-        produced[self.group[self.produced]] = True
+        produced = self.produced_groups
         found: defaultdict[tuple[int, str], set[int]] = defaultdict(set)
         for freeze in self.book.freezes:
             groups = np.unique(self.group[freeze.labels])
@@ -178,14 +179,14 @@ def _propagate(
         if graph.activations.isdisjoint(graph.reads[index]):
             continue  # weights are followed back from where they are read
         flow = LabelFlow(book, index)
-        notes = len(book.ties), len(book.freezes)
+        notes = book.notes
         if rule is None:
             flow.freeze_inputs(f"unknown operator {graph.nodes[index].op_type}")
             continue
         rule.labels(flow)
         if book.lengths:
             follow_lengths(flow)
-        settled = notes != (len(book.ties), len(book.freezes)) or rule.shape_only or flow.sums
+        settled = notes != book.notes or rule.shape_only or flow.sums
         _keep_what_is_lost(flow, settled=settled)
     book.freeze_what_others_read()
     for names, reason in ((graph.outputs, "graph output"), (graph.captured, "read by a subgraph")):

@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
+from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components
 
 from onnx_asgnas.operators.labels import Freeze, Ids, Kind, LabelBook
@@ -44,27 +44,30 @@ class Grouping:
     def segments(self) -> tuple[Ids, Ids]:
         """The labels of every tensor that only labels keep from being empty, one after another, and where each begins.
 
-        At least one label of each has to stay.
+        At least one label of each has to stay. Those of the axes come first, in their order.
         """
         found: dict[tuple[int, bytes], Ids] = {}
         seen: set[int] = set()
         for labelled in self.book.tensors.values():
-            if id(labelled.ids) not in seen:
+            if labelled.vector is None and id(labelled.ids) not in seen:
                 seen.add(id(labelled.ids))
                 flat = np.ascontiguousarray(labelled.ids).reshape(-1)
                 if flat.size and flat.min() >= 0:
                     found.setdefault((flat.size, flat.tobytes()), flat)
-        parts = [axis.labels for axis in self.book.axes.values()] + list(found.values())
-        if not parts:
-            return np.zeros(0, np.int64), np.zeros(0, np.int64)
-        return np.concatenate(parts), np.cumsum([0, *(len(part) for part in parts[:-1])])
+        every = np.arange(self.book.count, dtype=np.int64)
+        lengths = np.array([len(part) for part in found.values()], np.int64)
+        starts = [axis.start for axis in self.book.axes.values()]
+        return (
+            np.concatenate([every, *found.values()]),
+            np.concatenate([np.array(starts, np.int64), len(every) + np.cumsum(lengths) - lengths]),
+        )
 
     @cached_property
     def rectangles(self) -> list[tuple[str, Ids]]:
         """The label arrays that vary along several axes, each once, with a tensor that has it."""
         found: dict[tuple[tuple[int, ...], bytes], tuple[str, Ids]] = {}
         for name, labelled in self.book.tensors.items():
-            if len(labelled.long) > 1:
+            if labelled.vector is None and len(labelled.long) > 1:
                 squeezed = labelled.ids.reshape([n for n in labelled.ids.shape if n > 1])
                 found.setdefault((squeezed.shape, squeezed.tobytes()), (name, squeezed))
         return list(found.values())
@@ -139,10 +142,33 @@ def _tie_rows(book: LabelBook, table: Ids) -> None:
 
 
 def _components(book: LabelBook) -> tuple[Ids, int]:
+    """The group of each label. Axes tied as wholes are one to begin with, so that few labels are left to be joined."""
+    first_of = _first_of_axes(book)
+    every = np.arange(book.count, dtype=np.int64)
+    same = every + first_of  # the label of the first axis of each class at the same place
+    place = np.cumsum(same == every) - 1
+    number, count = place[same], int(place[-1]) + 1 if len(place) else 0
     if not book.ties:
-        return np.arange(book.count), book.count
-    first = np.concatenate([tie[0] for tie in book.ties])
-    second = np.concatenate([tie[1] for tie in book.ties])
-    matrix = coo_array((np.ones(len(first), np.int8), (first, second)), shape=(book.count, book.count))
+        return number, count
+    one, two = (number[np.concatenate([tie[at] for tie in book.ties])] for at in (0, 1))
+    matrix = csr_array((np.ones(len(one), np.int8), (one, two)), shape=(count, count))
     count, group = connected_components(matrix, directed=False)
-    return group.astype(np.int64), int(count)
+    return group.astype(np.int64)[number], int(count)
+
+
+def _first_of_axes(book: LabelBook) -> Ids:
+    """For each label how far away, at the same place, the label of the first axis tied to its own is."""
+    parent: dict[int, int] = {}
+
+    def root(start: int) -> int:
+        while (above := parent.get(start, start)) != start:
+            parent[start] = parent.get(above, above)
+            start = above
+        return start
+
+    for one, two in book.axis_ties:
+        a, b = root(one.start), root(two.start)
+        parent[max(a, b)] = min(a, b)
+    axes = list(book.axes.values())
+    shifts = np.array([root(axis.start) - axis.start for axis in axes], np.int64)
+    return np.repeat(shifts, [axis.length for axis in axes])

@@ -22,7 +22,7 @@ from onnx_asgnas.operators import Rule, rules_of
 from onnx_asgnas.space.channel_cost import ChannelCost
 from onnx_asgnas.space.channel_selection import Widths
 from onnx_asgnas.space.channels import Channels
-from onnx_asgnas.space.cost import Cost, cost_of
+from onnx_asgnas.space.cost import Cost
 from onnx_asgnas.space.coupling import Coupling, Frozen
 from onnx_asgnas.space.families import ChannelFamily, channel_families
 from onnx_asgnas.space.joint_selection import JointSelection
@@ -79,6 +79,18 @@ class SpaceParts:
         return ChannelCost(self.graph, self.rules, self.coupling)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Facts:
+    """What is known of a search space as a whole."""
+
+    max_removable: Removable
+    channel_groups: ChannelGroups
+    frozen: tuple[Frozen, ...]
+    params: int
+    macs: int
+    fingerprint: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class SearchSpace:
     """All removal structures of one model, what they cost, and what cannot be removed and why.
@@ -91,15 +103,45 @@ class SearchSpace:
 
     mode: Mode
     structures: tuple[Structure, ...]
-    max_removable: Removable
-    channel_groups: ChannelGroups
-    frozen: tuple[Frozen, ...]
     protected: tuple[str, ...]
     unknown: tuple[str, ...]
-    params: int
-    macs: int
-    fingerprint: str
+    stated: Facts | None = field(default=None, repr=False, compare=False)
     graph: TraceGraph | None = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    def facts(self) -> Facts:
+        """What is known of the whole; worked out when it is first asked for, or as a file stated it."""
+        return self.stated if self.stated is not None else self._work_out()
+
+    @property
+    def max_removable(self) -> Removable:
+        """How much can certainly be removed."""
+        return self.facts.max_removable
+
+    @property
+    def channel_groups(self) -> ChannelGroups:
+        """How many groups of channels there are, and how many may leave."""
+        return self.facts.channel_groups
+
+    @property
+    def frozen(self) -> tuple[Frozen, ...]:
+        """What keeps channels, by operator and reason."""
+        return self.facts.frozen
+
+    @property
+    def params(self) -> int:
+        """The trainable parameters of the full model."""
+        return self.cost.params
+
+    @property
+    def macs(self) -> int:
+        """The multiply-accumulates of the full model for one example."""
+        return self.cost.macs
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the structure of the model that the space was made from."""
+        return self.facts.fingerprint
 
     @cached_property
     def candidates(self) -> tuple[Structure, ...]:
@@ -180,35 +222,45 @@ class SearchSpace:
             labels_of=self.labels_of,
         )
 
-    @property
+    @cached_property
     def cost(self) -> Cost:
         """What the full model costs."""
-        return Cost(params=self.params, macs=self.macs)
+        if self.stated is not None:
+            return Cost(params=self.stated.params, macs=self.stated.macs)
+        return self.parts.costs.full
 
-    def _with_max_removable(self) -> SearchSpace:
-        """This space, and how much can certainly be removed."""
+    def _work_out(self) -> Facts:
         best = largest(self.removal_state(), self.candidates, self.cost) if self.candidates else _NOTHING
         params, macs = best.params, best.macs
         if self.mode != "erase":
             least = self._joint().least()
             params, macs = max(params, self.params - least.params), max(macs, self.macs - least.macs)
-        space = replace(self, max_removable=Removable(structures=best.structures, params=params, macs=macs))
-        space.__dict__["parts"] = self.parts
-        return space
+        total, free = self.parts.coupling.channel_groups()
+        return Facts(
+            max_removable=Removable(structures=best.structures, params=params, macs=macs),
+            channel_groups=ChannelGroups(total=total, free=free),
+            frozen=self.parts.coupling.frozen(),
+            params=self.params,
+            macs=self.macs,
+            fingerprint=fingerprint_of(self.parts.graph),
+        )
 
     def bind(self, source: ModelSource | TraceGraph) -> SearchSpace:
         """This space with its model; raises SpaceError if the model is another one."""
         graph = source if isinstance(source, TraceGraph) else TraceGraph.of(source)
+        if graph is self.graph:
+            return self
         if fingerprint_of(graph) != self.fingerprint:
             raise SpaceError(
                 "this search space was made from another model", fix="Make it again: onnx-asgnas analyze MODEL -o FILE."
             )
-        return SearchSpace(**{f.name: getattr(self, f.name) for f in fields(self) if f.name != "graph"}, graph=graph)
+        return replace(self, stated=self.facts, graph=graph)
 
     def to_dict(self) -> dict[str, Any]:
         """The space as plain data, without the model."""
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "graph"}
-        return {"format": FORMAT, **{name: _plain(value) for name, value in values.items()}}
+        own = {name: getattr(self, name) for name in ("mode", "structures", "protected", "unknown")}
+        known = {f.name: getattr(self.facts, f.name) for f in fields(Facts)}
+        return {"format": FORMAT, **{name: _plain(value) for name, value in (own | known).items()}}
 
     def to_json(self) -> str:
         """The space as JSON text, without the model."""
@@ -224,14 +276,16 @@ class SearchSpace:
             space = cls(
                 mode=values["mode"],
                 structures=tuple(_structure(s) for s in values["structures"]),
-                max_removable=Removable(**values["max_removable"]),
-                channel_groups=ChannelGroups(**values["channel_groups"]),
-                frozen=tuple(Frozen(**f) for f in values["frozen"]),
                 protected=tuple(values["protected"]),
                 unknown=tuple(values["unknown"]),
-                params=values["params"],
-                macs=values["macs"],
-                fingerprint=values["fingerprint"],
+                stated=Facts(
+                    max_removable=Removable(**values["max_removable"]),
+                    channel_groups=ChannelGroups(**values["channel_groups"]),
+                    frozen=tuple(Frozen(**f) for f in values["frozen"]),
+                    params=values["params"],
+                    macs=values["macs"],
+                    fingerprint=values["fingerprint"],
+                ),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise SpaceError(
@@ -269,23 +323,16 @@ def analyze(
         )
     protected = _protected_nodes(graph, protect)
     found = [] if mode == "prune" else StructureFinder(graph, parts.rules, parts.coupling, parts.joints).find()
-    total, free = parts.coupling.channel_groups()
-    cost = cost_of(graph, parts.rules)
     space = SearchSpace(
         mode=mode,
         structures=tuple(_without(s, protected) for s in found),
-        max_removable=Removable(structures=0, params=0, macs=0),
-        channel_groups=ChannelGroups(total=total, free=free),
-        frozen=parts.coupling.frozen(),
         protected=tuple(protected),
         unknown=unknown,
-        params=cost.params,
-        macs=cost.macs,
-        fingerprint=fingerprint_of(graph),
         graph=graph,
     )
     space.__dict__["parts"] = parts
-    return space._with_max_removable()
+    _ = space.channels if mode != "erase" else None
+    return space
 
 
 def fingerprint_of(graph: TraceGraph) -> str:
