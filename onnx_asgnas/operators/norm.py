@@ -128,11 +128,12 @@ def lp_normalization(op: Op) -> Rule:
 
 @register("MeanVarianceNormalization", since_version=9)
 def mean_variance_normalization(op: Op) -> Rule:
-    """https://onnx.ai/onnx/operators/onnx__MeanVarianceNormalization.html: its divisor is never zero."""
+    """https://onnx.ai/onnx/operators/onnx__MeanVarianceNormalization.html: runtimes divide by a deviation of zero."""
 
     def labels(flow: LabelFlow) -> None:
         found = flow.read(0)
         axes = [axis % max(found.ids.ndim, 1) for axis in op.attribute("axes", (0, 2, 3))]
         flow.write(flow.mix(found, axes, "MeanVarianceNormalization normalises over this axis"))
+        flow.freeze(found.ids[(found.ids >= 0) & found.zero], "MeanVarianceNormalization is not finite at zero")
 
-    return Rule(labels=labels, zero=first)
+    return Rule(labels=labels, poles=(0,))
