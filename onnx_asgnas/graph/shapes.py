@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
 import numpy as np
 import onnx
@@ -138,9 +139,10 @@ class ShapeInference:
             key = (signature, inputs)
             found = self._by_node.get(key)
             if found is None:
-                at_each = [self._at_binding(node, signature, facts) for facts in zip(*inputs, strict=True)]
+                given = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute if not a.ref_attr_name}
+                at_each = [self._at_binding(node, signature, facts, given) for facts in zip(*inputs, strict=True)]
                 if not inputs:
-                    at_each = [self._at_binding(node, signature, ())] * self._open.bindings
+                    at_each = [self._at_binding(node, signature, (), given)] * self._open.bindings
                 found = self._by_node[key] = tuple(zip(*at_each, strict=True))
             outputs = found
         for name, facts in zip(names, outputs, strict=True):
@@ -231,16 +233,17 @@ class ShapeInference:
             return facts
         return self._everywhere(self._table.of_value(self._read(self._scales[name]), hint=True))
 
-    def _at_binding(self, node: onnx.NodeProto, signature: object, facts: Facts) -> Facts:
+    def _at_binding(
+        self, node: onnx.NodeProto, signature: object, facts: Facts, attributes: dict[str, Any]
+    ) -> Facts:
         key = (signature, facts)
         found = self._by_binding.get(key)
         if found is None:
-            found = self._by_binding[key] = self._compute(node, facts)
+            found = self._by_binding[key] = self._compute(node, facts, attributes)
         return found
 
-    def _compute(self, node: onnx.NodeProto, facts: Facts) -> Facts:
+    def _compute(self, node: onnx.NodeProto, facts: Facts, attributes: dict[str, Any]) -> Facts:
         """The facts of the outputs: by our rules where they hold, else by onnx's; with values where they are small."""
-        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute if not a.ref_attr_name}
         version = self._opsets.get("" if is_standard(node) else node.domain, 1)
         call = shape_rules.Call(node.op_type, version, facts, attributes, len(node.output))
         outputs = self._by_rule(node, call)

@@ -99,13 +99,20 @@ def clip(op: Op) -> Rule:
     bounds = []
     for position, name, default in ((1, "min", -np.inf), (2, "max", np.inf)):
         if op.has(position):
-            name_of_bound = op.node.input[position]
-            known = name_of_bound in op.graph.initializers
-            bounds.append(float(op.graph.array(name_of_bound).reshape(-1)[0]) if known else np.nan)
+            bounds.append(_number(op, position))
         else:
             bounds.append(op.attribute(name, default))
     keeps = bounds[0] <= 0 <= bounds[1]
     return Rule(labels=pass_labels if keeps else pass_labels_not_zero, zero=first if keeps else never)
+
+
+def _number(op: Op, position: int) -> float:
+    """The first number of a constant input; NaN where it is computed."""
+    name = op.node.input[position]
+    value = op.graph.constant(name)
+    if value is None and name in op.graph.initializers:
+        value = op.graph.array(name)
+    return np.nan if value is None or not value.size else float(value.reshape(-1)[0])
 
 
 @register("PRelu")

@@ -67,3 +67,40 @@ class ChannelCost:
             lost = np.add.reduceat(leaves, self._work_starts)
             np.multiply.at(left, self._work_node, (self._work_sizes - lost) / self._work_sizes)
         return np.round(left) if computed is None else np.round(left) * np.asarray(computed, np.float64)
+
+    def savings(self, family: NDArray[np.int64]) -> dict[int, tuple[int, int]]:
+        """What the network loses with each family of labels alone: parameters and multiply-accumulates.
+
+        `family` gives the family of each label, -1 for labels that stay. One pass over all, whatever their number.
+        """
+        axis_of = np.repeat(np.arange(len(self._starts)), self._lengths.astype(np.int64))
+        owner_of = np.full(len(self._starts), -1, np.int64)
+        owner_of[self._axis] = self._owner
+        params = _lost(self._elements, owner_of, self._lengths, axis_of, family)
+        sets = np.repeat(np.arange(len(self._work_sizes)), self._work_sizes)
+        here = np.where(self._work_labels >= 0, np.append(family, -1)[self._work_labels], -1)
+        macs = _lost(self._macs, self._work_node, self._work_sizes, sets, here)
+        return {key: (round(params.get(key, 0)), round(macs.get(key, 0))) for key in params.keys() | macs.keys()}
+
+
+def _lost(
+    amounts: NDArray[np.float64],
+    owner: NDArray[np.int64],
+    lengths: NDArray[np.float64] | NDArray[np.int64],
+    piece: NDArray[np.int64],
+    family: NDArray[np.int64],
+) -> dict[int, float]:
+    """How much of all amounts leaves with each family: an amount shrinks with each of its pieces.
+
+    `owner` gives the amount of each piece (-1 for none), `lengths` its size; `piece` and `family` those of each place.
+    """
+    here = (family >= 0) & (owner[piece] >= 0 if len(owner) else False)
+    pairs, counts = np.unique(np.stack([family[here], piece[here]]), axis=1, return_counts=True)
+    left = 1 - counts / lengths[pairs[1]]
+    keys, at = np.unique(np.stack([pairs[0], owner[pairs[1]]]), axis=1, return_inverse=True)
+    kept = np.ones(keys.shape[1])
+    np.multiply.at(kept, at.reshape(-1), left)
+    lost = amounts[keys[1]] * (1 - kept)
+    families, place = np.unique(keys[0], return_inverse=True)
+    sums = np.bincount(place.reshape(-1), lost, minlength=len(families))
+    return dict(zip(families.tolist(), sums.tolist(), strict=True))

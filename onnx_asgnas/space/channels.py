@@ -48,7 +48,7 @@ class Channels:
     @cached_property
     def axes(self) -> list[LabelledAxis]:
         """The initializer axes on which some free group has slices."""
-        axes = [axis for axis in self.coupling.book.axes.values() if Kind.SOURCE not in axis.kind]
+        axes = [axis for axis in self.coupling.book.axes.values() if axis.kind is not Kind.SOURCE]
         return [axis for axis in axes if (self.numbers_on(axis) >= 0).any()]
 
     def numbers_on(self, axis: LabelledAxis) -> Ids:

@@ -74,7 +74,7 @@ class Coupling:
         return frozenset(
             key
             for key, axis in self.book.axes.items()
-            if Kind.SOURCE not in axis.kind and stays[axis.start : axis.start + axis.length].all()
+            if axis.kind is not Kind.SOURCE and stays[axis.start : axis.start + axis.length].all()
         )
 
     def labels_at(self, owner: str, axis: int, indices: Sequence[int]) -> Ids:

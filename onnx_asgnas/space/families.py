@@ -74,14 +74,21 @@ def _families(coupling: Coupling, channels: Channels | None, costs: ChannelCost)
     members: defaultdict[int, list[LabelledAxis]] = defaultdict(list)
     for axis in coupling.book.axes.values():
         for family in np.unique(family_of[_groups(coupling, axis)]).tolist():
-            if family >= 0 and Kind.SOURCE not in axis.kind:
+            if family >= 0 and axis.kind is not Kind.SOURCE:
                 members[family].append(axis)
     reasons: defaultdict[int, dict[str, None]] = defaultdict(dict)
     for freeze in coupling.book.freezes:
         for family in np.unique(family_of[coupling.group[freeze.labels]]).tolist():
             reasons[family][freeze.reason] = None
+    totals = np.bincount(family_of[family_of >= 0], minlength=coupling.count).tolist()
+    frees, savings = [0] * coupling.count, {}
+    if channels is not None:
+        free = np.zeros(coupling.count, bool)
+        free[coupling.group[channels.number >= 0]] = True
+        frees = np.bincount(family_of[free], minlength=coupling.count).tolist()
+        savings = costs.savings(np.where(channels.number >= 0, family_of[coupling.group], -1))
     return [
-        _family(coupling, channels, costs, np.flatnonzero(family_of == family), axes, tuple(reasons[family]))
+        _family(coupling, axes, totals[family], frees[family], tuple(reasons[family]), savings.get(family, (0, 0)))
         for family, axes in members.items()
     ]
 
@@ -105,30 +112,24 @@ def _groups(coupling: Coupling, axis: LabelledAxis) -> Ids:
 
 def _family(
     coupling: Coupling,
-    channels: Channels | None,
-    costs: ChannelCost,
-    groups: Ids,
     axes: list[LabelledAxis],
+    groups: int,
+    free: int,
     reasons: tuple[str, ...],
+    saved: tuple[int, int],
 ) -> ChannelFamily:
-    params = macs = free = 0
-    if channels is not None:
-        gone = np.isin(coupling.group, groups) & (channels.number >= 0)
-        free = len(np.unique(coupling.group[gone]))
-        full, left = costs.cost(np.zeros_like(gone)), costs.cost(gone)
-        params, macs = full.params - left.params, full.macs - left.macs
     makers = [axis for axis in axes if Kind.PRODUCED in axis.kind]
-    if free < len(groups) and not reasons:
+    if free < groups and not reasons:
         reasons = ("they leave only together, and one has to stay",)
     return ChannelFamily(
         name=makers[0].owner,
-        groups=len(groups),
+        groups=groups,
         free=free,
         channels=max(axis.length for axis in makers),
         members=tuple(_member(coupling, axis) for axis in axes),
-        reasons=reasons if free < len(groups) else (),
-        params=params,
-        macs=macs,
+        reasons=reasons if free < groups else (),
+        params=saved[0],
+        macs=saved[1],
     )
 
 

@@ -31,7 +31,7 @@ class Grouping:
         if self.book.freezes:
             frozen[self.group[np.concatenate([freeze.labels for freeze in self.book.freezes])]] = True
         for axis in self.book.axes.values():
-            if Kind.SOURCE in axis.kind:
+            if axis.kind is Kind.SOURCE:
                 frozen[self.group[axis.start : axis.start + axis.length]] = True
         labels, starts = self.segments
         if len(starts):

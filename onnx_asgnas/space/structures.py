@@ -359,7 +359,7 @@ class StructureFinder:
         zeroed: list[Slice] = []
         cut: list[Slice] = []
         for owner, axis, kind, indices in self._coupling.axes_of(closure):
-            if Kind.SOURCE in kind:
+            if kind is Kind.SOURCE:
                 inside = (
                     owner == tensor or self._regions.encloses(tensor, owner) if owner in self._graph.producer else False
                 )

@@ -184,7 +184,7 @@ class _Surgery:
         changed: dict[str, NDArray[np.generic]] = {}
         for axis in self.book.axes.values():
             lost = self.gone[axis.start : axis.start + axis.length]
-            if Kind.SOURCE in axis.kind or not lost.any() or self._is_gone(axis.owner):
+            if axis.kind is Kind.SOURCE or not lost.any() or self._is_gone(axis.owner):
                 continue
             values = changed[axis.owner] if axis.owner in changed else self.graph.array(axis.owner)
             changed[axis.owner] = np.ascontiguousarray(values.compress(~lost, axis=axis.axis))
