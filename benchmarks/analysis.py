@@ -88,7 +88,10 @@ def scaling(repeats: int) -> None:
 
 def _line(record: dict[str, Any]) -> str:
     times = ", ".join(f"{label} {found['median']:.3f} s" for label, found in record["seconds"].items())
-    ratios = ", ".join(f"{kind} {ratio:.2f} times" for kind, ratio in record["ratio"].items())
+    ratios = ", ".join(
+        f"{kind} {ratio:.2f} times (by the processor's clock {record['cpu_ratio'][kind]:.2f})"
+        for kind, ratio in record["ratio"].items()
+    )
     return f"{record['model']}.{record['exporter']}: {times}; faster: {ratios or '-'}; load {record['load']}"
 
 

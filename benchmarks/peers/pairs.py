@@ -36,6 +36,10 @@ class Times:
         """How many times faster this one is: the median of the other's time over this one's in the same round."""
         return median(theirs / mine for mine, theirs in zip(self.clock, other.clock, strict=True))
 
+    def cpu_ratio(self, other: Times) -> float:
+        """The same in seconds of the processor: the figure to look at while the machine is busy."""
+        return median(theirs / mine for mine, theirs in zip(self.processor, other.processor, strict=True))
+
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {

@@ -30,13 +30,15 @@ def main() -> None:
     model = onnx.load(file)
     contenders = ours(model) | (peers(name, model) if company == "peers" else {})
     times = in_turn(contenders, int(rounds))
+    pairs = {mine: (times[mine], times[its]) for mine, its in AGAINST.items() if its in times}
     record = {
         "kind": "speed",
         "model": name,
         "exporter": exporter,
         "nodes": len(model.graph.node),
         "seconds": {label: found.to_dict() for label, found in times.items()},
-        "ratio": {mine: round(times[mine].ratio(times[its]), 3) for mine, its in AGAINST.items() if its in times},
+        "ratio": {mine: round(one.ratio(other), 3) for mine, (one, other) in pairs.items()},
+        "cpu_ratio": {mine: round(one.cpu_ratio(other), 3) for mine, (one, other) in pairs.items()},
     }
     report([record | around])
 

@@ -25,6 +25,7 @@ def test_a_ratio_is_the_median_of_paired_ratios() -> None:
     mine = Times(clock=(1.0, 2.0, 4.0), processor=(1.0, 1.0, 1.0))
     other = Times(clock=(2.0, 8.0, 12.0), processor=(1.0, 1.0, 1.0))
     assert mine.ratio(other) == 3.0
+    assert mine.cpu_ratio(other) == 1.0
     assert mine.to_dict() == {"median": 2.0, "least": 1.0, "cpu": 1.0, "runs": 3}
 
 
