@@ -83,8 +83,8 @@ class Comparison:
 
     @property
     def vacuous(self) -> bool:
-        """Does a zero difference say nothing here."""
-        return min(self.moved, self.varied) < UNMOVED
+        """Does a zero difference say nothing here: the outputs are hardly moved, or as good as constant."""
+        return self.moved < UNMOVED or self.varied < TOLERANCE
 
 
 class Runs:
