@@ -58,7 +58,8 @@ def cut_half(model: onnx.ModelProto, *, seed: int = 0, by_reference: bool = Fals
 def check_by_reference(model: onnx.ModelProto, result: Pruned) -> None:
     """The same comparison by the standard's reference evaluator, for what onnxruntime has no kernel for."""
     feeds = made_up_inputs(TraceGraph.of(model), 2)
-    given, full, compact = (ReferenceEvaluator(m).run(None, feeds) for m in (model, result.zeroed, result.compact))
+    with np.errstate(all="ignore"):  # it computes all branches of what it selects from
+        given, full, compact = (ReferenceEvaluator(m).run(None, feeds) for m in (model, result.zeroed, result.compact))
     for expected, found in zip(full, compact, strict=True):
         assert relative_difference(expected, found) <= 1e-5
     assert max(relative_difference(a, b) for a, b in zip(given, full, strict=True)) > 1e-3
