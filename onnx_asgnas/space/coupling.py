@@ -77,9 +77,17 @@ class Coupling:
             if axis.kind is not Kind.SOURCE and stays[axis.start : axis.start + axis.length].all()
         )
 
-    def labels_at(self, owner: str, axis: int, indices: Sequence[int]) -> Ids:
-        """The labels of some indices of an axis that has labels."""
-        return self.book.axes[owner, axis].start + np.array(indices, np.int64)
+    def operand_labels(self, node: int, axis: int, tensor: str) -> Ids | None:
+        """The labels of a tensor's places in the output of a Concat; None where one of them has no label."""
+        proto = self.graph.nodes[node]
+        written = self.book.tensors.get(proto.output[0])
+        sizes = [self.graph.size(name) for name in proto.input]
+        if written is None or any(size is None for size in sizes) or any(a != axis for a in written.long):
+            return None
+        lengths = [size[axis] for size in sizes if size is not None]
+        parts = np.split(written.ids.reshape(-1), np.cumsum(lengths[:-1]))
+        found = np.concatenate([part for name, part in zip(proto.input, parts, strict=True) if name == tensor])
+        return found if (found >= 0).all() else None
 
     def closure(self, labels: Ids) -> Ids:
         """All labels that leave with these, in order."""

@@ -59,6 +59,11 @@ class Joints:
             return False
         return all(p in joint.operands for p, name in enumerate(self._graph.nodes[node].input) if name == tensor)
 
+    def concats_of(self, tensor: str) -> list[tuple[int, int]]:
+        """The Concats that join this tensor with others, each with the axis along which it does."""
+        axes = {n: self.rules[n].axis for n in self._graph.consumers.get(tensor, ()) if n in self.rules}
+        return [(node, axis) for node, axis in axes.items() if axis is not None]
+
     def stands_without(self, tree: JointTree, gone: frozenset[str] | set[str]) -> bool:
         """Do the operands that remain have the output's shape, or does none remain."""
         left = [name for name in tree.operands if name not in gone]

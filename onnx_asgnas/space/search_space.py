@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from onnx_asgnas.config import Mode, Target
 from onnx_asgnas.errors import InputError, SpaceError, UnsupportedOperatorError
 from onnx_asgnas.graph import ModelSource, TraceGraph
+from onnx_asgnas.graph.trace import uncollected
 from onnx_asgnas.operators import Rule, rules_of
 from onnx_asgnas.space.channel_cost import ChannelCost
 from onnx_asgnas.space.channel_selection import Widths
@@ -179,12 +180,13 @@ class SearchSpace:
 
     def labels_of(self, candidates: Iterable[int]) -> NDArray[np.bool_]:
         """The channel labels that leave with these structures, bool [labels]."""
-        coupling = self.parts.coupling
+        coupling, joints = self.parts.coupling, self.parts.joints
         gone = np.zeros(coupling.book.count, bool)
-        for index in candidates:
-            for piece in (*self.candidates[index].zeroed, *self.candidates[index].cut):
-                if piece.axis is not None:
-                    gone[coupling.closure(coupling.labels_at(piece.initializer, piece.axis, piece.indices))] = True
+        for tensor in (self.candidates[index].tensor for index in candidates):
+            for node, axis in joints.concats_of(tensor):
+                labels = coupling.operand_labels(node, axis, tensor)
+                assert labels is not None  # or it would not be erasable
+                gone[coupling.closure(labels)] = True
         return gone
 
     def choose(
@@ -313,6 +315,11 @@ def analyze(
     InputError for a pattern that nothing matches, UnsupportedOperatorError with `strict` where an operator is unknown,
     ModelError for a model that cannot be read.
     """
+    with uncollected():
+        return _analyze(source, mode, protect, strict)
+
+
+def _analyze(source: ModelSource | TraceGraph, mode: Mode, protect: Iterable[str], strict: bool) -> SearchSpace:
     graph = source if isinstance(source, TraceGraph) else TraceGraph.of(source)
     parts = SpaceParts(graph, sources=mode != "prune")
     unknown = tuple(sorted({n.op_type for n, rule in zip(graph.nodes, parts.rules, strict=True) if rule is None}))

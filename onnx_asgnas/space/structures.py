@@ -311,13 +311,11 @@ class StructureFinder:
     def _behind_concats(self, tensor: str) -> dict[str, Any] | str:
         """What its channels own behind the Concats that read it (fields of Structure); or why they cannot leave."""
         labels: list[np.ndarray] = []
-        for node in dict.fromkeys(self._graph.consumers[tensor]):
-            axis = self._joints.rules[node].axis
-            if axis is not None:
-                found = self._operand_labels(node, axis, tensor)
-                if found is None:
-                    return f"the channels that it has in '{self._graph.nodes[node].name}' are not known"
-                labels.append(found)
+        for node, axis in self._joints.concats_of(tensor):
+            found = self._coupling.operand_labels(node, axis, tensor)
+            if found is None:
+                return f"the channels that it has in '{self._graph.nodes[node].name}' are not known"
+            labels.append(found)
         if not labels:
             return {}
         closure = self._coupling.closure(np.concatenate(labels))
@@ -338,22 +336,6 @@ class StructureFinder:
                     Shrink(node=node, by=by, input=slot.input, position=slot.position, attribute=slot.attribute)
                 )
         return tuple(found)
-
-    def _operand_labels(self, node: int, axis: int, tensor: str) -> np.ndarray | None:
-        proto = self._graph.nodes[node]
-        written = self._coupling.book.tensors.get(proto.output[0])
-        sizes = [self._graph.size(name) for name in proto.input]
-        if written is None or any(size is None for size in sizes) or any(a != axis for a in written.long):
-            return None
-        ends = np.cumsum([size[axis] for size in sizes if size is not None])
-        ids = written.ids.reshape(-1)
-        parts = [
-            ids[end - len_ : end]
-            for name, end, len_ in zip(proto.input, ends, np.diff(ends, prepend=0), strict=True)
-            if name == tensor
-        ]
-        found = np.concatenate(parts)
-        return found if (found >= 0).all() else None
 
     def _sort_slices(self, tensor: str, closure: Ids) -> dict[str, Any] | str:
         zeroed: list[Slice] = []

@@ -22,6 +22,8 @@ WEIGHTS = {
     "depthwise": (8, 1, 3, 3),
     "twofold": (16, 1, 3, 3),
     "end2": (3, 16, 1, 1),
+    "end6": (3, 6, 1, 1),
+    "end9": (3, 9, 1, 1),
     "grouped": (8, 4, 1, 1),
     "up": (8, 3, 2, 2),
     "per_channel": (8, 1, 1),
@@ -41,11 +43,14 @@ CONSTANTS = {
     "to_rows": np.array([0, 8, 36], np.int64),
     "to_flat": np.array([0, 288], np.int64),
     "to_groups": np.array([0, 2, 4, 36], np.int64),
+    "to_thirds": np.array([0, 3, 96], np.int64),
     "back": np.array([0, 8, 6, 6], np.int64),
     "pads": np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64),
     "channel_pads": np.array([0, 1, 0, 0, 0, 0, 0, 0], np.int64),
     "seven": np.float32(7),
     "axis1": np.array([1], np.int64),
+    "two64": np.array([2], np.int64),
+    "seven64": np.array([7], np.int64),
     "axes23": np.array([2, 3], np.int64),
 }
 
@@ -109,6 +114,9 @@ PASS = {
     "Squeeze and Unsqueeze": """g = GlobalAveragePool (k)  s = Squeeze (g, axes23)  u = Unsqueeze (s, axes23)
                                 y = Conv (u, end)""",
     "pooled Gemm": "g = GlobalAveragePool (k)  f = Flatten (g)  y = Gemm <transB = 1> (f, rows)",
+    "Pad of channels": "r = Pad (k, channel_pads)  y = Conv (r, end9)",
+    "Slice": "r = Slice (k, axis1, seven64, axis1)  y = Conv (r, end6)",
+    "a map per channel": "r = Add (k, map)  y = Conv (r, end)",
     "nested Concat": "l = Concat <axis = 1> (k, x, x)  r = Relu (l)  y = Conv (r, end2)",
 }  # fmt: skip
 
@@ -120,7 +128,7 @@ STAY = {
     "Reciprocal": ("r = Reciprocal (k)  y = Conv (r, end)", "not finite at zero"),
     "own norm": ("q = Abs (k)  r = Div (k, q)  y = Conv (r, end)", "not finite at zero"),
     "mean taken off": ("r = Sub (k, per_channel)  y = Conv (r, end)", "is not zero"),
-    "grouped Conv": ("r = Conv <group = 2> (k, grouped)  y = Conv (r, end)", "grouped Conv"),
+    "grouped Conv": ("r = Conv <group = 2> (k, grouped)  y = Conv (r, end)", "tied to those of 'wc'"),
     "Softmax": ("r = Softmax <axis = 1> (k)  y = Conv (r, end)", "Softmax"),
     "ReduceMean": ("y = ReduceMean <axes = [1]> (k)", "runs over channels"),
     "LayerNormalization": (
@@ -128,11 +136,24 @@ STAY = {
         "LayerNormalization",
     ),
     "LRN": ("r = LRN <size = 3> (k)  y = Conv (r, end)", "LRN"),
-    "Pad of channels": ("r = Pad (k, channel_pads)  y = Relu (r)", "Pad along the channels"),
+    "Pad that repeats channels": (
+        "r = Pad <mode = \"edge\"> (k, channel_pads)  y = Conv (r, end9)",
+        "Pad along the channels",
+    ),
     "Pad with a value": ("r = Pad (k, pads, seven)  y = Conv (r, end)", "is not zero"),
-    "groups of channels": ("s = Reshape (k, to_groups)  y = Relu (s)", "splits the channels"),
-    "Slice": ("r = Slice (k, axis1, seven64, axis1)  y = Relu (r)", "takes channels apart"),
-    "a map per channel": ("r = Add (k, map)  y = Conv (r, end)", "cannot leave"),
+    "groups of channels": (
+        "s = Reshape (k, to_groups)  q = Relu (s)  r = Reshape (q, back)  y = Conv (r, end)",
+        "tied to those of 'wc'",
+    ),
+    "thirds of eight channels": (
+        "s = Reshape (k, to_thirds)  q = Relu (s)  r = Reshape (q, back)  y = Conv (r, end)",
+        "do not divide each other",
+    ),
+    "every second one": (
+        """r = Slice (k, axis1, seven64, axis1, two64)  q = ReduceMean <axes = [1]> (r)
+           u = Conv (k, end)  y = Add (q, u)""",
+        "a step",
+    ),
     "tied to what stays": ("d = Conv (x, grouped4)  l = Concat <axis = 1> (d, x)  r = Add (k, l)  y = Conv (r, end)",
                            "tied to those of"),
     "a weight that others read": ("y0 = Conv (k, end)  f = ReduceSum (end)  y = Add (y0, f)", "as it is"),
@@ -148,7 +169,6 @@ def model_of(text: str, batch: str = "2") -> onnx.ModelProto:
     random = np.random.default_rng(0)
     more = {"grouped4": (4, 4, 1, 1)}
     arrays = {n: random.normal(size=s).astype(np.float32) for n, s in (WEIGHTS | more).items()} | CONSTANTS
-    arrays["seven64"] = np.array([7], np.int64)
     model.graph.initializer.extend(
         onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in arrays.items() if name in read
     )

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import onnx
 import pytest
 from hypothesis import given, settings
 
-from onnx_asgnas.errors import ModelError, SpaceError, UnsupportedOperatorError
+from onnx_asgnas.config import Mode
+from onnx_asgnas.errors import InputError, ModelError, SpaceError, UnsupportedOperatorError
 from onnx_asgnas.graph import TraceGraph, save_model
 from onnx_asgnas.models import build
 from onnx_asgnas.space import SearchSpace, analyze
@@ -80,7 +82,6 @@ def test_another_version_is_refused(unets: onnx.ModelProto) -> None:
 @pytest.mark.parametrize(
     ("pattern", "left"),
     [
-        ("nothing*", {"resize19", "resize24", "resize33", "bn38", "resize56", "resize61", "resize70", "bn75"}),
         ("conv14", {"resize56", "resize61", "resize70", "bn75"}),
         ("resize61", {"resize19", "resize24", "resize33", "bn38", "resize56"}),
         ("conv4?", {"resize19", "resize24", "resize33", "bn38", "resize56"}),
@@ -94,6 +95,11 @@ def test_a_protected_operator_stays_with_all_that_would_take_it_along(
     assert {s.tensor for s in space.candidates} == left
     assert {s.reason for s in space.structures if not s.erasable} <= {f"protected by '{pattern}'"}
     assert SearchSpace.from_json(space.to_json(), unets) == space
+
+
+def test_a_pattern_that_matches_nothing_is_refused(unets: onnx.ModelProto) -> None:
+    with pytest.raises(InputError, match=r"nothing matches the pattern 'nothing\*'"):
+        analyze(unets, protect=["conv14", "nothing*"])
 
 
 def custom(text: str, inputs: str = "float[N, 4, 6, 6] x") -> onnx.ModelProto:
@@ -160,9 +166,17 @@ def test_tensors_of_unknown_shape_never_crash_the_analysis(text: str) -> None:
     assert space.candidates == ()
 
 
-def test_modes_that_there_are_not_yet_are_refused(unets: onnx.ModelProto) -> None:
-    with pytest.raises(SpaceError, match="'prune'"):
-        analyze(unets, mode="prune")  # type: ignore[arg-type]
+def test_the_modes_differ_in_what_may_leave(unets: onnx.ModelProto) -> None:
+    spaces = {mode: analyze(unets, mode=mode) for mode in get_args(Mode)}
+    structures = {mode: len(space.candidates) for mode, space in spaces.items()}
+    channels = {mode: len(space.groups) - structures[mode] for mode, space in spaces.items()}
+    assert structures == {"erase": 8, "prune": 0, "joint": 8}
+    assert channels["erase"] == 0
+    assert channels["prune"] == spaces["prune"].channels.count > 0
+    assert channels["joint"] == spaces["joint"].channels.count > 0
+
+
+def test_what_is_no_model_is_refused() -> None:
     with pytest.raises(ModelError):
         analyze(b"no model")
 
