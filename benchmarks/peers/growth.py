@@ -39,7 +39,7 @@ def network(operators: int) -> onnx.ModelProto:
         weights.append(numpy_helper.from_array(random.normal(0, 0.3, shape).astype(np.float32), f"w{len(weights)}"))
         return weights[-1].name
 
-    def node(op_type: str, *inputs: str, **attributes: object) -> str:
+    def node(op_type: str, *inputs: str, **attributes: Any) -> str:
         name = f"{op_type}{len(nodes)}"
         nodes.append(helper.make_node(op_type, inputs, [name], name=name, **attributes))
         return name
@@ -56,7 +56,7 @@ def network(operators: int) -> onnx.ModelProto:
             x = node("Add", x, conv_norm(node("Relu", conv_norm(x))))
         else:
             x = conv_norm(node("Relu", node("Concat", conv_norm(x), conv_norm(x), axis=1)), 2 * CHANNELS)
-    shape = ["N", CHANNELS, 4, 4]
+    shape: list[str | int | None] = ["N", CHANNELS, 4, 4]
     last = node("Relu", x)
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("x", last)]
     graph = helper.make_graph(nodes, "chain", values[:1], values[1:], weights)

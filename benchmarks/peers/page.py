@@ -30,9 +30,10 @@ ignored, a vision transformer rounded to its number of heads.
 _SPEED = """## Analysis and cut
 
 Seconds, medians of {rounds} runs in rounds of random order, in one process of one thread. *Analysis* is `nas.analyze`
-of a loaded ONNX model (its normal form, shapes, groups, what can go), against torch-pruning's dependency graph and
-all its groups on a loaded module. *Cut* is `onnx_asgnas.pruning.cut` of half the channels from a loaded model
-(analysis, choice by magnitude, surgery), against torch-pruning's whole prune. A ratio is the median over the rounds
+of a loaded ONNX model (its check, normal form, shapes and labels) up to the group of every index of every weight,
+against torch-pruning's dependency graph and all its groups on a loaded module; *told* adds what could go at most,
+costs, and the reasons for what stays. *Cut* is `onnx_asgnas.pruning.cut` of half the channels from a loaded model
+(analysis, choice by magnitude, surgery), against torch-pruning's whole prune. *Faster* is the median over the rounds
 of their time over ours. onnxsim is what the other tool that prunes ONNX runs first.
 """
 
@@ -77,20 +78,15 @@ def document(records: Sequence[Record]) -> str:
 
 def speed(records: Sequence[Record]) -> str:
     """Our times and the others', and the geometric means of the ratios."""
-    columns = ("analysis", "torch-pruning analysis", "cut", "torch-pruning prune", "onnxsim")
-    rows = [
-        [
-            f"{r['model']}, {r['exporter']}",
-            r["nodes"],
-            *(f"{r['seconds'][name]['median']:.3f}" if name in r["seconds"] else "–" for name in columns[:2]),
-            _times(r, "analysis"),
-            *(f"{r['seconds'][name]['median']:.3f}" if name in r["seconds"] else "–" for name in columns[2:4]),
-            _times(r, "cut"),
-            f"{r['seconds']['onnxsim']['median']:.3f}" if "onnxsim" in r["seconds"] else "–",
-        ]
-        for r in records
-    ]
-    heads = ["", "operators", "analysis", "theirs", "faster", "cut", "theirs", "faster", "onnxsim"]
+    columns = ("analysis", "torch-pruning analysis", "analysis, told", "cut", "torch-pruning prune", "onnxsim")
+    rows = []
+    for r in records:
+        mine, groups, told, cut, prune, onnxsim = (_seconds(r, name) for name in columns)
+        name = f"{r['model']}, {r['exporter']}"
+        rows.append(
+            [name, r["nodes"], mine, groups, _times(r, "analysis"), told, cut, prune, _times(r, "cut"), onnxsim]
+        )
+    heads = ["", "operators", "analysis", "theirs", "faster", "told", "cut", "theirs", "faster", "onnxsim"]
     rounds = min(found["runs"] for r in records for found in r["seconds"].values())
     lines = [_SPEED.format(rounds=rounds), _table(heads, rows), ""]
     for kind in ("analysis", "cut"):
@@ -100,6 +96,10 @@ def speed(records: Sequence[Record]) -> str:
                 mean = f"{geometric_mean(ratios):.2f} times as fast in the geometric mean"
                 lines.append(f"{kind.capitalize()}, {exporter}: {mean}, at least {min(ratios):.2f} times.  ")
     return "\n".join([*lines, "", _around(records)])
+
+
+def _seconds(record: Record, name: str) -> str:
+    return f"{record['seconds'][name]['median']:.3f}" if name in record["seconds"] else "–"
 
 
 def _times(record: Record, kind: str) -> str:
