@@ -20,7 +20,7 @@ from onnx_asgnas.graph.weights import Weights
 
 
 @contextmanager
-def _uncollected() -> Iterator[None]:
+def uncollected() -> Iterator[None]:
     """Let Python's cycle collector rest: many objects are made, none is garbage, and each pass would visit them all."""
     enabled = gc.isenabled()
     gc.disable()
@@ -78,7 +78,7 @@ class TraceGraph:
         a ModelProto's must not be changed while the graph is in use.
         """
         graph = cls.__new__(cls)
-        with _uncollected():
+        with uncollected():
             opened = open_model(source)
             graph._index(normal_form(opened.proto, opened.weights))
         return graph
