@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnx_asgnas.operators.labels import Ids, Kind, LabelFlow, Labelled
+from onnx_asgnas.operators.labels import Bits, Ids, Kind, LabelFlow, Labelled
 from onnx_asgnas.operators.meeting import Operand, combine, meet
 
 
@@ -120,9 +120,10 @@ def _of_activations(flow: LabelFlow, one: Side, two: Side, output: str) -> None:
     _without_batch(flow, sides, found, output, reason)
 
 
-def _all_of_mixed(found: Labelled, shape: tuple[int, ...]) -> np.ndarray:
+def _all_of_mixed(found: Labelled, shape: tuple[int, ...]) -> Bits:
     gone = tuple(axis for axis, n in enumerate(found.zero.shape) if n > 1 and shape[axis] == 1)
-    return found.zero.all(axis=gone, keepdims=True) if gone else found.zero
+    bits: Bits = np.logical_and.reduce(found.zero, axis=gone, keepdims=True) if gone else found.zero
+    return bits
 
 
 def _without_batch(flow: LabelFlow, sides: tuple[Side, Side], found: list[Labelled], output: str, reason: str) -> None:

@@ -101,7 +101,7 @@ class Labelled:
         """One index of these axes for all, zero where all are zero."""
         axes = tuple(axes)
         where = tuple(slice(0, 1) if axis in axes else slice(None) for axis in range(self.ids.ndim))
-        return Labelled(self.ids[where], self.zero.all(axis=axes, keepdims=True))
+        return Labelled(self.ids[where], np.logical_and.reduce(self.zero, axis=axes, keepdims=True))
 
     def along(self, axis: int) -> Ids:
         """The labels by their place on an axis, [length, rest]: an index leaves when all its labels do."""

@@ -70,7 +70,8 @@ def broadcast(
 def combine(bits: Sequence[Bits], rule: ZeroRule) -> Bits:
     """A rule for one place, at every place of arrays of one shape."""
     if rule is all or rule is any:
-        return np.logical_and.reduce(bits) if rule is all else np.logical_or.reduce(bits)
+        joined: Bits = np.logical_and.reduce(bits) if rule is all else np.logical_or.reduce(bits)
+        return joined
     code = np.zeros(bits[0].shape, np.int64)
     for bit, array in enumerate(bits):
         code |= array.astype(np.int64) << bit
@@ -85,7 +86,7 @@ def _fitted(bits: Bits, shape: tuple[int, ...]) -> Bits:
     """Bits of an operand at the places of the result; where axes were mixed, all of them count."""
     long = tuple(axis for axis, n in enumerate(bits.shape) if n > 1 and shape[axis] == 1)
     if long:
-        bits = bits.all(axis=long, keepdims=True)
+        bits = np.logical_and.reduce(bits, axis=long, keepdims=True)
     return bits if bits.shape == shape else np.broadcast_to(bits, shape)
 
 

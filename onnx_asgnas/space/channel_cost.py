@@ -51,7 +51,7 @@ class ChannelCost:
 
     def params_left(self, gone: Mask, dead: frozenset[str] = frozenset()) -> NDArray[np.float64]:
         """How many elements of each trainable parameter stay."""
-        left = self._elements.copy()
+        left: NDArray[np.float64] = self._elements.copy()
         if len(self._starts):
             lost = np.add.reduceat(gone.astype(np.float64), self._starts)
             np.multiply.at(left, self._owner, ((self._lengths - lost) / self._lengths)[self._axis])
@@ -61,7 +61,7 @@ class ChannelCost:
         return left
 
     def _macs_left(self, gone: Mask, computed: Sequence[bool] | None) -> NDArray[np.float64]:
-        left = self._macs.copy()
+        left: NDArray[np.float64] = self._macs.copy()
         if len(self._work_node):
             leaves = np.append(gone, False)[self._work_labels].astype(np.float64)
             lost = np.add.reduceat(leaves, self._work_starts)

@@ -90,7 +90,8 @@ class ChannelOrder:
         leaving = np.bincount(family[chosen], minlength=len(self._size))
         kept = self._size.astype(np.int64) - leaving
         kept = np.minimum(-(-kept // self._unit) * self._unit, self._size.astype(np.int64))
-        return chosen & (self._place < (self._size.astype(np.int64) - kept)[family])
+        fewer: Mask = chosen & (self._place < (self._size.astype(np.int64) - kept)[family])
+        return fewer
 
     def _last_of_each(self, rank: Ids, gone: Mask) -> Mask:
         """The groups that leave last of each tensor, and of each layer's outputs as many as have to stay."""

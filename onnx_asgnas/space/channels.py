@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,7 +79,8 @@ class Channels:
             return np.zeros(0, np.int64)
         first, other = np.concatenate(firsts), np.concatenate(others)
         matrix = coo_array((np.ones(len(first), np.int8), (first, other)), shape=(self.count, self.count))
-        return connected_components(matrix, directed=False)[1].astype(np.int64)
+        family: Ids = connected_components(matrix, directed=False)[1].astype(np.int64)
+        return family
 
     @cached_property
     def width(self) -> Ids:
@@ -144,9 +146,10 @@ class Channels:
 
 def _squares_along(values: NDArray[np.generic], axis: int) -> NDArray[np.float64]:
     """The sum of squares at each index of an axis, without a copy of the values."""
-    wide = values if values.dtype in (np.float32, np.float64) else values.astype(np.float32)
+    wide: NDArray[Any] = values if values.dtype in (np.float32, np.float64) else values.astype(np.float32)
     letters = "abcdefghijklmnop"[: values.ndim]
-    return np.einsum(f"{letters},{letters}->{letters[axis]}", wide, wide).astype(np.float64)
+    squares: NDArray[np.float64] = np.einsum(f"{letters},{letters}->{letters[axis]}", wide, wide).astype(np.float64)
+    return squares
 
 
 def _labels_around(coupling: Coupling, names: frozenset[str]) -> Ids:

@@ -58,7 +58,7 @@ class Shrink:
     node: str
     by: int
     input: int = -1
-    position: int = 0
+    position: int | None = 0
     attribute: str = ""
 
 

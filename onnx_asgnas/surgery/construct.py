@@ -177,8 +177,9 @@ class _Surgery:
         """Take the channels that leave out of folded values."""
         for name in values:
             labelled = self.book.tensors.get(name)
-            for axis in () if labelled is None else labelled.long:
-                values[name] = values[name].compress(~leaving(labelled.along(axis), self.gone), axis=axis)
+            if labelled is not None:
+                for axis in labelled.long:
+                    values[name] = values[name].compress(~leaving(labelled.along(axis), self.gone), axis=axis)
 
     def _slice(self) -> dict[str, NDArray[np.generic]]:
         changed: dict[str, NDArray[np.generic]] = {}

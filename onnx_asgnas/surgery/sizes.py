@@ -19,7 +19,8 @@ Values = dict[str, NDArray[np.generic]]
 def leaving(labels: Ids, gone: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Which indices of an axis leave, given labels [length, rest] and which labels do."""
     table = labels.reshape(len(labels), -1)
-    return ((table >= 0) & np.append(gone, False)[table]).all(axis=1)
+    leaves: NDArray[np.bool_] = ((table >= 0) & np.append(gone, False)[table]).all(axis=1)
+    return leaves
 
 
 @dataclass(slots=True)
