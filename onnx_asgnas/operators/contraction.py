@@ -140,6 +140,11 @@ def _without_batch(flow: LabelFlow, sides: tuple[Side, Side], found: list[Labell
         flow.tie(first.ids, second.ids, reason)
         flow.needs_zero(Labelled(np.where(first.ids >= 0, first.ids, second.ids), first.zero | second.zero))
         flow.count_macs(first.ids)
+    elif not any(summed):
+        flow.book.conflict = True
+        flow.freeze(found[1].ids, reason)
+        flow.count_macs(found[0].ids)
+        flow.write(_placed(found[0], sides[0].letters, output))
     else:
         flow.book.conflict |= found[0].any and found[1].any
         for f in found:
