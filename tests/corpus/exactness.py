@@ -58,7 +58,6 @@ def removing(space: SearchSpace, wanted: NDArray[np.bool_]) -> Pruned:
     places = tuple((len(space.candidates) + np.flatnonzero(chosen)).tolist())
     cost = space.parts.costs.cost(channels.labels(chosen))
     kept = {"params": cost.params / max(space.params, 1), "macs": cost.macs / max(space.macs, 1)}
-    full = zeroed(space, graph, places)
     selection = Selection(
         chosen=places,
         removed=0,
@@ -68,8 +67,8 @@ def removing(space: SearchSpace, wanted: NDArray[np.bool_]) -> Pruned:
         exact=True,
         dead=(),
     )
-    compact = construct(full, space)
-    return Pruned(space=space, selection=selection, zeroed=full, compact=compact, kept=kept, groups=len(places))
+    compact = construct(zeroed(space, graph, places), space)
+    return Pruned(space=space, selection=selection, compact=compact, kept=kept, groups=len(places))
 
 
 def _of_form(cut: Pruned, source: onnx.ModelProto) -> Iterable[str]:
@@ -77,6 +76,8 @@ def _of_form(cut: Pruned, source: onnx.ModelProto) -> Iterable[str]:
     onnx.checker.check_model(cut.compact, full_check=True)
     if signature(cut.compact) != signature(source):
         yield "inputs or outputs have changed"
+    if construct(cut.zeroed, cut.space).SerializeToString() != cut.compact.SerializeToString():
+        yield "construct on the zeroed model gives another one"
     if construct(cut.compact).SerializeToString() != cut.compact.SerializeToString():
         yield "construct on the result removes more"
     left = analyze(cut.compact, mode=cut.space.mode)
