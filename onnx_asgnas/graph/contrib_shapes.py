@@ -7,6 +7,7 @@ fusions that have the shape of a standard operator are in `shape_rules`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import onnx
 
@@ -101,6 +102,33 @@ def _dequantise(call: Call) -> Outputs | None:
 @_rule("QuantizeLinear")
 def _quantise(call: Call) -> Outputs | None:
     return [(call.inputs[2].kind if call.has(2) else _UINT8, call.shape())]
+
+
+@_rule("QLinearLeakyRelu", "QLinearSigmoid", "QLinearSoftmax")
+def _quantised_same(call: Call) -> Outputs | None:
+    return [(call.kind, call.shape())]
+
+
+@_rule("QLinearAdd", "QLinearMul")
+def _quantised_pair(call: Call) -> Outputs | None:
+    return STANDARD["", "Add"](replace(call, inputs=(call.inputs[0], call.inputs[3])))
+
+
+@_rule("QLinearConcat")
+def _quantised_concat(call: Call) -> Outputs | None:
+    return STANDARD["", "Concat"](replace(call, inputs=call.inputs[2::3]))
+
+
+@_rule("QGemm")
+def _quantised_gemm(call: Call) -> Outputs | None:
+    found = STANDARD["", "Gemm"](replace(call, inputs=(call.inputs[0], call.inputs[3])))
+    return found if found is None or call.has(8) else [(_FLOAT, found[0][1])]
+
+
+@_rule("QLinearGlobalAveragePool", "QLinearAveragePool")
+def _quantised_pool(call: Call) -> Outputs | None:
+    standard = STANDARD["", call.op_type.removeprefix("QLinear")]
+    return None if call.attributes.get("channels_last") else standard(replace(call, inputs=call.inputs[:1]))
 
 
 @_rule("DynamicQuantizeMatMul", "MatMulIntegerToFloat")

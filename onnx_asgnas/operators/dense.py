@@ -32,6 +32,9 @@ def conv(op: Op) -> Rule:
             flow.freeze_inputs(f"the weight of this {op.node.op_type} is computed")
             return
         channels = flow.channels(0, 1)
+        if group > 1 and flow.size(0) is None:
+            flow.freeze_inputs(f"{op.node.op_type} in groups of a tensor of unknown shape")
+            return
         if group == 1:
             columns = channels.ids[:0]
             if channels.any:

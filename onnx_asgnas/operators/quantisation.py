@@ -31,7 +31,19 @@ _MOVERS = frozenset(
     }
 )
 """Operators that give values of their input and no others."""
-_ZERO_POINTS = {"QuantizeLinear": 2, "QLinearConv": 7, "QLinearMatMul": 7}
+_ZERO_POINTS = {
+    "QGemm": 8,
+    "QLinearAdd": 7,
+    "QLinearAveragePool": 4,
+    "QLinearConcat": 1,
+    "QLinearConv": 7,
+    "QLinearGlobalAveragePool": 4,
+    "QLinearLeakyRelu": 4,
+    "QLinearMatMul": 7,
+    "QLinearMul": 7,
+    "QLinearSigmoid": 4,
+    "QuantizeLinear": 2,
+}
 """Operators that quantise what they give, and the input that is its zero point."""
 
 

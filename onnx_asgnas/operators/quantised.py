@@ -102,9 +102,16 @@ def _cut_one(flow: LabelFlow, found: Labelled, position: int, how: Quantised) ->
         if place not in found.long or (blocks and size[own_axis] == 1):
             continue
         table = found.along(place)
-        own = flow.weight_axis(position, own_axis, Kind.CUT) if flow.is_weight(position) else np.full(len(table), -1)
+        own = _stored_axis(flow, position, own_axis, size[own_axis])
         own = np.repeat(own, how.block)[: len(table)] if blocks else own
         flow.tie(table, np.broadcast_to(own[:, None], table.shape), f"{flow.node.op_type} by a scale that is computed")
+
+
+def _stored_axis(flow: LabelFlow, position: int, axis: int, length: int) -> Ids:
+    """The labels of an axis of a scale or zero point; of the zero points of an int32 bias too, which else have none."""
+    if flow.node.input[position] in flow.book.graph.initializers:
+        return flow.own_axis(position, axis, length, Kind.CUT)
+    return flow.weight_axis(position, axis, Kind.CUT)
 
 
 @register("DynamicQuantizeLinear", since_version=11)
@@ -127,35 +134,35 @@ def dynamic_quantize(op: Op) -> Rule:
 def matmul_integer(op: Op) -> Rule:
     """https://onnx.ai/onnx/operators/onnx__MatMulInteger.html: a MatMul of (a - its zero point) and the weight's."""
     how = Quantised(zero_point=3, axis=-1)
-    return _product(op, recast(op, matmul, "MatMul", (0, 1)), data=0, zero_point=2, weight=1, how=how)
+    return product(op, recast(op, matmul, "MatMul", (0, 1)), data=0, zero_point=2, weight=1, how=how)
 
 
 @register("ConvInteger", since_version=10)
 def conv_integer(op: Op) -> Rule:
     """https://onnx.ai/onnx/operators/onnx__ConvInteger.html: a Conv of (x - its zero point) and the weight's."""
     how = Quantised(zero_point=3)
-    return _product(op, recast(op, conv, "Conv", (0, 1)), data=0, zero_point=2, weight=1, how=how)
+    return product(op, recast(op, conv, "Conv", (0, 1)), data=0, zero_point=2, weight=1, how=how)
 
 
 @register("QLinearConv", since_version=10)
 def qlinear_conv(op: Op) -> Rule:
     """https://onnx.ai/onnx/operators/onnx__QLinearConv.html: a Conv, quantised anew."""
     how = Quantised(scale=4, zero_point=5)
-    return _product(op, recast(op, conv, "Conv", (0, 3)), data=0, zero_point=2, weight=3, how=how, bias=8)
+    return product(op, recast(op, conv, "Conv", (0, 3)), data=0, zero_point=2, weight=3, how=how, bias=8)
 
 
 @register("QLinearMatMul", since_version=10)
 def qlinear_matmul(op: Op) -> Rule:
     """https://onnx.ai/onnx/operators/onnx__QLinearMatMul.html: a MatMul, quantised anew."""
     how = Quantised(scale=4, zero_point=5, axis=-1)
-    return _product(op, recast(op, matmul, "MatMul", (0, 3)), data=0, zero_point=2, weight=3, how=how)
+    return product(op, recast(op, matmul, "MatMul", (0, 3)), data=0, zero_point=2, weight=3, how=how)
 
 
 @register("MatMulIntegerToFloat", domain=MICROSOFT)
 def matmul_integer_to_float(op: Op) -> Rule:
     """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.MatMulIntegerToFloat"""
     how = Quantised(scale=3, zero_point=5, axis=-1)
-    return _product(op, recast(op, matmul, "MatMul", (0, 1)), data=0, zero_point=4, weight=1, how=how, bias=6)
+    return product(op, recast(op, matmul, "MatMul", (0, 1)), data=0, zero_point=4, weight=1, how=how, bias=6)
 
 
 @register("DynamicQuantizeMatMul", domain=MICROSOFT)
@@ -165,17 +172,17 @@ def dynamic_quantize_matmul(op: Op) -> Rule:
     It quantises what it reads by the range of all values and of zero, in which a channel that is zero has no part.
     """
     how = Quantised(scale=2, zero_point=3, axis=-1)
-    return _product(op, recast(op, matmul, "MatMul", (0, 1)), data=0, zero_point=None, weight=1, how=how, bias=4)
+    return product(op, recast(op, matmul, "MatMul", (0, 1)), data=0, zero_point=None, weight=1, how=how, bias=4)
 
 
-def _product(
+def product(
     op: Op, rule: Rule, *, data: int, zero_point: int | None, weight: int, how: Quantised, bias: int | None = None
 ) -> Rule:
     """A product of an activation and a quantised weight, given the rule of the one of floats.
 
     `zero_point` is that of the activation, None where it is a float; `bias` the position of what is added by output.
     """
-    sound = zero_point is None or _is_zero_at(op, data, zero_point)
+    sound = zero_point is None or is_zero_at(op, data, zero_point)
     beside = [p for p in (how.scale, how.zero_point) if p is not None and op.has(p)]
 
     def labels(flow: LabelFlow) -> None:
@@ -204,7 +211,7 @@ def _product(
     )
 
 
-def _is_zero_at(op: Op, data: int, zero_point: int) -> bool:
+def is_zero_at(op: Op, data: int, zero_point: int) -> bool:
     """Is a quantised activation zero, in the dequantised sense, at this one number."""
     name = op.node.input[zero_point] if op.has(zero_point) else ""
     one = not name or all(n == 1 for n in op.size(zero_point))
@@ -217,7 +224,7 @@ def _cut_outputs(flow: LabelFlow, weight: int, axis: int, position: int) -> None
     if size is None or all(n == 1 for n in size):
         return
     rows = flow.weight_axis(weight, axis, Kind(0))
-    own = flow.weight_axis(position, -1, Kind.CUT) if flow.is_weight(position) and len(size) == 1 else rows[:0]
+    own = _stored_axis(flow, position, 0, size[0]) if len(size) == 1 else rows[:0]
     if len(own) == len(rows):
         flow.tie(rows, own, f"{flow.node.op_type} by a scale that is computed")
     else:

@@ -49,6 +49,11 @@ def floats(*shape: int) -> Array:
     return np.random.default_rng(len(shape)).uniform(0.5, 2, shape).astype(np.float32)
 
 
+def quantisation(*positions: int, zero: bool = False) -> dict[int, Array]:
+    """Scales at these positions, or zero points."""
+    return {p: np.asarray(np.uint8(3) if zero else np.float32(0.1)) for p in positions}
+
+
 def runtimes(
     op_type: str,
     data: dict[int, tuple[int, ...]],
@@ -343,6 +348,33 @@ CASES = [
     runtimes("RotaryEmbedding", {0: (2, 5, 8)}, {1: ints(0), 2: floats(5, 2), 3: floats(5, 2)}, keeps=((0,),)),
     runtimes("QuantizeLinear", {0: (2, 3)}, {1: np.float32(0.1), 2: np.int16(0)}, keeps=((0,),)),
     runtimes("DequantizeLinear", {0: (2, 3)}, {1: np.float32(0.1), 2: np.uint8(3)}, bytes_=(0,)),
+    *(
+        runtimes(op, {0: (2, 3), 3: (2, 3)}, quantisation(1, 4, 6) | quantisation(2, 5, 7, zero=True), bytes_=(0, 3))
+        for op in ("QLinearAdd", "QLinearMul")
+    ),
+    runtimes("QLinearLeakyRelu", {0: (2, 3)}, quantisation(1, 3) | quantisation(2, 4, zero=True), bytes_=(0,)),
+    runtimes("QLinearSigmoid", {0: (2, 3)}, quantisation(1, 3) | quantisation(2, 4, zero=True), bytes_=(0,)),
+    runtimes(
+        "QLinearAveragePool",
+        {0: IMAGE},
+        quantisation(1, 3) | quantisation(2, 4, zero=True),
+        {"kernel_shape": [2, 2]},
+        bytes_=(0,),
+    ),
+    runtimes("QLinearGlobalAveragePool", {0: IMAGE}, quantisation(1, 3) | quantisation(2, 4, zero=True), bytes_=(0,)),
+    runtimes(
+        "QLinearConcat",
+        {2: (2, 3), 5: (2, 4)},
+        quantisation(0, 3, 6) | quantisation(1, 4, 7, zero=True),
+        {"axis": 1},
+        bytes_=(2, 5),
+    ),
+    runtimes(
+        "QGemm",
+        {0: (2, 4)},
+        quantisation(1, 4, 7) | quantisation(2, 5, 8, zero=True) | {3: np.ones((4, 3), np.uint8)},
+        bytes_=(0,),
+    ),
     runtimes(
         "MatMulIntegerToFloat",
         {0: (2, 4)},

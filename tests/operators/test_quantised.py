@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
@@ -10,13 +13,13 @@ from onnx_asgnas.graph import TraceGraph
 from onnx_asgnas.operators import counted_parameters, trainable_parameters
 from onnx_asgnas.pruning import redundancy_of
 from onnx_asgnas.space import analyze
-from tests.operators.cutting import Array, cut_half, free_groups, model_of, sizes_of
+from tests.operators.cutting import Array, cut_half, free_groups, model_of, normal, sizes_of
 
 QDQ = """(float[N, 4, 6, 6] x) => (float[N, 5] y) {
     xq = QuantizeLinear (x, xs, xz)
     xd = DequantizeLinear (xq, xs, xz)
     w = DequantizeLinear <axis = 0> (wq, ws, wz)
-    b = DequantizeLinear <axis = 0> (bq, bs)
+    b = DequantizeLinear <axis = 0> (bq, bs, bz)
     c = Conv (xd, w, b)
     cq = QuantizeLinear (c, cs, cz)
     cd = DequantizeLinear (cq, cs, cz)
@@ -47,6 +50,7 @@ def weights(*, per_axis: bool, signed: bool) -> dict[str, Array]:
         "wz": np.full(lead, middle, kind) + np.arange(8).astype(kind) if per_axis else np.array(middle, kind),
         "bq": whole(-1000, 1000, 8, kind="int32"),
         "bs": scales * np.float32(2**-5),
+        "bz": np.zeros(lead, np.int32),
         "cs": np.float32(2**-1),
         "cz": np.uint8(100),
         "mq": whole(low, high, 8, 5, kind=kind),
@@ -65,7 +69,7 @@ def test_a_network_between_quantise_and_dequantise_is_cut(per_axis: bool, signed
     sizes = sizes_of(result.compact)
     assert sizes["wq"] == [4, 4, 3, 3] and sizes["bq"] == [4] and sizes["mq"] == [4, 5]
     assert sizes["ws"] == sizes["wz"] == ([4] if per_axis else [])
-    assert sizes["bs"] == ([4] if per_axis else [])
+    assert sizes["bs"] == sizes["bz"] == ([4] if per_axis else [])
 
 
 def test_what_is_zero_in_a_quantised_weight_is_its_zero_point() -> None:
@@ -248,3 +252,63 @@ def test_an_integer_convolution_whose_zero_point_does_not_fit_stays() -> None:
     assert any(f.op_type == "ConvInteger" and "another zero point" in f.reason for f in result.frozen)
     fits = analyze(model_of(text.replace("(q, wq)", "(q, wq, z)"), arrays), mode="prune")
     assert fits.channels.count == 8
+
+
+NETWORK = """(float[N, 3, 12, 12] x) => (float[N, 10] y) {
+    a = Conv <pads = [1, 1, 1, 1], kernel_shape = [3, 3]> (x, w1, b1)  r = Relu (a)
+    b = Conv <pads = [1, 1, 1, 1], kernel_shape = [3, 3]> (r, w2, b2)  s = Relu (b)
+    c = Conv <pads = [1, 1, 1, 1], kernel_shape = [3, 3]> (s, w3, b1)  d = Add (c, r)  t = Relu (d)
+    p = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (t)
+    e = Conv <group = 16, pads = [1, 1, 1, 1], kernel_shape = [3, 3]> (p, dw, b1)  f = Relu (e)
+    k = Concat <axis = 1> (f, p)
+    l = Conv <kernel_shape = [1, 1]> (k, w4, b4)  m = LeakyRelu (l)
+    g = GlobalAveragePool (m)  h = Flatten (g)  y = Gemm <transB = 1> (h, fc, bf)
+}"""
+
+
+class Calibration:
+    """A few random images, as onnxruntime's quantiser asks for them."""
+
+    def __init__(self) -> None:
+        self._batches = iter([{"x": normal(4, 3, 12, 12, seed=n)} for n in range(3)])
+
+    def get_next(self) -> dict[str, Array] | None:
+        """The next batch."""
+        return next(self._batches, None)
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("form", ["QDQ", "QOperator"])
+def test_what_the_runtime_has_quantised_is_cut_as_far_as_its_source(
+    form: str, per_channel: bool, tmp_path: Path
+) -> None:
+    quantization = pytest.importorskip("onnxruntime.quantization")
+    arrays = {
+        "w1": normal(16, 3, 3, 3) / 5,
+        "b1": normal(16) / 5,
+        "w2": normal(24, 16, 3, 3) / 12,
+        "b2": normal(24) / 5,
+        "w3": normal(16, 24, 3, 3) / 14,
+        "dw": normal(16, 1, 3, 3) / 3,
+        "w4": normal(20, 32, 1, 1) / 6,
+        "b4": normal(20),
+        "fc": normal(10, 20) / 4,
+        "bf": normal(10),
+    }
+    source = model_of(NETWORK, arrays, 13)
+    onnx.save(source, str(tmp_path / "source.onnx"))
+    with contextlib.redirect_stdout(None):
+        quantization.quantize_static(
+            str(tmp_path / "source.onnx"),
+            str(tmp_path / "quantised.onnx"),
+            Calibration(),
+            quant_format=quantization.QuantFormat[form],
+            per_channel=per_channel,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+        )
+    result = cut_half(onnx.load(str(tmp_path / "quantised.onnx")))
+    plain = analyze(source, mode="prune")
+    assert free_groups(result) == plain.channels.count == 16 + 24 + 20
+    assert result.space.params == plain.params and not result.space.unknown
+    assert result.kept["params"] < 0.3
