@@ -15,6 +15,7 @@ from onnx_asgnas.config import Criterion, Mode, Target, check_widths
 from onnx_asgnas.errors import InputError, TargetError
 from onnx_asgnas.evaluation import Verification, verify
 from onnx_asgnas.graph import ModelSource, TraceGraph
+from onnx_asgnas.operators import dequantised
 from onnx_asgnas.space import SearchSpace, Selection, analyze
 from onnx_asgnas.surgery import remove, zero_structures, zeroed
 
@@ -158,7 +159,7 @@ def _norms_squared(space: SearchSpace) -> tuple[NDArray[np.float64], NDArray[np.
     for candidate in space.candidates:
         total, size = 0.0, 0
         for piece in candidate.group.slices:
-            values = graph.array(piece.initializer)
+            values = dequantised(graph, space.parts.rules, piece.initializer)
             part = values if piece.axis is None else values.take(list(piece.indices), piece.axis)
             total, size = total + float(np.square(part, dtype=np.float64).sum()), size + part.size
         rows.append((total, size))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from onnx_asgnas.graph import ModelSource, TraceGraph, remove_dead
 from onnx_asgnas.graph.checks import with_own_domain, without_weights
 from onnx_asgnas.graph.nodes import read_by
 from onnx_asgnas.graph.runtime import random_inputs, run, session
+from onnx_asgnas.operators import zero_of
 from onnx_asgnas.operators.labels import Kind, LabelBook
 from onnx_asgnas.space import Group, RemovalState, SearchSpace, analyze
 from onnx_asgnas.space.channel_selection import ChannelOrder, Widths
@@ -63,19 +64,21 @@ def remove(
 
 def zero_structures(space: SearchSpace, graph: TraceGraph) -> tuple[int, ...]:
     """The candidates of the space whose group is exactly zero in the weights of this model."""
-    whole: dict[str, bool] = {}
-    return tuple(at for at, s in enumerate(space.candidates) if _is_zero(s.group, graph, whole))
+    away: dict[str, NDArray[np.bool_]] = {}
+
+    def is_away(name: str) -> NDArray[np.bool_]:
+        """Which elements of an initializer are not zero; a quantised one has its zero points."""
+        if name not in away:
+            away[name] = graph.array(name) != zero_of(graph, space.parts.rules, name)
+        return away[name]
+
+    return tuple(at for at, s in enumerate(space.candidates) if _is_zero(s.group, is_away))
 
 
-def _is_zero(group: Group, graph: TraceGraph, whole: dict[str, bool]) -> bool:
+def _is_zero(group: Group, is_away: Callable[[str], NDArray[np.bool_]]) -> bool:
     for piece in group.slices:
-        name = piece.initializer
-        if piece.axis is None:
-            if name not in whole:
-                whole[name] = not graph.array(name).any()
-            if not whole[name]:
-                return False
-        elif np.take(graph.array(name), piece.indices, axis=piece.axis).any():
+        away = is_away(piece.initializer)
+        if (away if piece.axis is None else np.take(away, piece.indices, axis=piece.axis)).any():
             return False
     return bool(group.slices)
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from onnx_asgnas.graph import TraceGraph
+from onnx_asgnas.operators import zero_of
 from onnx_asgnas.space import SearchSpace
 
 __all__ = ["zeroed"]
@@ -33,7 +34,7 @@ def zeroed(space: SearchSpace, graph: TraceGraph, chosen: Sequence[int]) -> onnx
             for piece in space.candidates[index].group.slices:
                 array = own(piece.initializer)
                 where = (slice(None),) * (piece.axis or 0) + (list(piece.indices) if piece.axis is not None else ...,)
-                array[where] = 0
+                array[where] = zero_of(graph, space.parts.rules, piece.initializer)[where]
     numbers = np.array([index - count for index in chosen if index >= count], np.int64)
     if len(numbers):
         mask = np.zeros(space.channels.count + 1, bool)

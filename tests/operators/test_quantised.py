@@ -9,9 +9,10 @@ import numpy as np
 import onnx
 import pytest
 
+from onnx_asgnas import Target
 from onnx_asgnas.graph import TraceGraph
 from onnx_asgnas.operators import counted_parameters, trainable_parameters
-from onnx_asgnas.pruning import redundancy_of
+from onnx_asgnas.pruning import cut, redundancy_of
 from onnx_asgnas.space import analyze
 from tests.operators.cutting import Array, cut_half, free_groups, model_of, normal, sizes_of
 
@@ -252,6 +253,31 @@ def test_an_integer_convolution_whose_zero_point_does_not_fit_stays() -> None:
     assert any(f.op_type == "ConvInteger" and "another zero point" in f.reason for f in result.frozen)
     fits = analyze(model_of(text.replace("(q, wq)", "(q, wq, z)"), arrays), mode="prune")
     assert fits.channels.count == 8
+
+
+def test_a_structure_takes_its_channels_of_a_quantised_weight_along() -> None:
+    """What is zeroed behind a Concat has a zero point of its own."""
+    text = """(float[N, 4, 6, 6] x) => (float[N, 3, 6, 6] y) {
+        a = Conv (x, wa)  c = Conv (x, wc)  k = Concat <axis = 1> (a, c)
+        w = DequantizeLinear <axis = 0> (wq, ws, wz)
+        d = Conv <group = 8> (k, w)  r = Relu (d)  y = Conv (r, end)
+    }"""
+    arrays = {
+        "wa": normal(4, 4, 1, 1, seed=1),
+        "wc": normal(4, 4, 1, 1, seed=2),
+        "wq": whole(20, 230, 8, 1, 1, 1, kind="uint8"),
+        "ws": np.float32(2.0 ** -np.random.default_rng(1).integers(4, 8, 8)),
+        "wz": np.full(8, 120, "uint8"),
+        "end": normal(3, 8, 1, 1),
+    }
+    model = model_of(text, arrays)
+    space = analyze(model)
+    assert [s.tensor for s in space.candidates] == ["a", "c"]
+    assert {piece.initializer for s in space.candidates for piece in s.group.slices} == {"wa", "wc", "wq"}
+    result = cut(model, Target(remove_groups=1), mode="erase", criterion="magnitude")
+    found = result.verify()
+    assert found.passed and found.moved and found.moved > 1e-3
+    assert sizes_of(result.compact)["wq"] == [4, 1, 1, 1] and sizes_of(result.compact)["wz"] == [4]
 
 
 NETWORK = """(float[N, 3, 12, 12] x) => (float[N, 10] y) {
