@@ -132,13 +132,21 @@ def _start_from_zero(flow: LabelFlow, position: int, units: Ids) -> None:
         flow.tie(units, flow.weight_axis(position, 2, Kind.AFFINE), reason)
     else:
         path = _zeros_behind(graph, name)
-        maker = graph.producer[path[-1]] if path else -1
-        shape = len(graph.nodes[maker].input) - 1
-        if path and flow.size_slot(shape, 2, units.reshape(-1, 1), node=maker):
-            for tensor in path:
-                book.tensors[tensor] = Labelled.of(units.reshape(1, 1, -1), True)
-        else:
+        known = [book.tensors[tensor] for tensor in path if tensor in book.tensors]
+        if known:  # the zeros of another layer, of which this one's are a part
+            flow.tie(units, known[0].ids.reshape(-1), reason)
+        elif not path or not _shrink_zeros(flow, path[-1], units):
             flow.freeze(units, reason)
+            return
+        for tensor in path:
+            book.tensors.setdefault(tensor, Labelled.of(units.reshape(1, 1, -1), True))
+
+
+def _shrink_zeros(flow: LabelFlow, name: str, units: Ids) -> bool:
+    """Note that the shape by which zeros are made has the number of units as its last entry; False if computed."""
+    maker = flow.book.graph.producer[name]
+    shape = len(flow.book.graph.nodes[maker].input) - 1
+    return flow.size_slot(shape, 2, units.reshape(-1, 1), node=maker)
 
 
 def _zeros_behind(graph: TraceGraph, name: str) -> list[str]:

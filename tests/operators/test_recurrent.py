@@ -128,6 +128,27 @@ def test_two_layers_that_start_from_the_same_zeros() -> None:
     assert sizes["w2"] == [1, 12, 3] and sizes["r2"] == [1, 12, 3] and sizes["last"] == [3, 3]
 
 
+def test_layers_that_start_from_parts_of_the_same_zeros() -> None:
+    text = """(float[T, N, 5] x) => (float[T, N, 3] y) {
+        h = MatMul (x, first)
+        d = Shape (x)  n = Gather (d, one)  c = Concat <axis = 0> (ends2, n, six)  zs = Expand (zero, c)
+        z = Slice (zs, bounds, ends, axis)  z2 = Slice (zs, ends, ends2, axis)
+        s = LSTM <hidden_size = 6> (h, w, r, b, , z, z)
+        t = Squeeze (s, one)
+        s2 = LSTM <hidden_size = 6> (t, w2, r2, b, , z2, z2)
+        t2 = Squeeze (s2, one)
+        y = MatMul (t2, last)
+    }"""
+    arrays = weights("LSTM") | {
+        "six": np.array([UNITS], np.int64),
+        "w2": normal(1, 24, 6),
+        "r2": normal(1, 24, 6, seed=8),
+    }
+    result = cut_half(model_of(text, arrays))
+    assert free_groups(result) == READ + UNITS
+    assert sizes_of(result.compact)["r"] == sizes_of(result.compact)["r2"] == [1, 12, 3]
+
+
 def test_a_state_that_is_fed_keeps_the_units() -> None:
     text = layer("GRU", more=", , h0").replace("(float[T, N, 5] x)", "(float[T, N, 5] x, float[1, N, 6] h0)")
     space = analyze(model_of(text, weights("GRU")), mode="prune")
