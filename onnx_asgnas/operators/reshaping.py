@@ -75,11 +75,19 @@ def reshape_labels(
 
 @lru_cache(maxsize=512)
 def _same_labelled_factors(long: Sizes, one: tuple[Sizes, Sizes], two: tuple[Sizes, Sizes]) -> bool:
-    """Do the factors of labelled axes go to the same axes for two choices of the open lengths."""
+    """Do the factors of labelled axes go to the same axes for two choices of the open lengths.
+
+    Nor may they be merged with a part of an open axis: how it is parted would depend on how many labels there are.
+    """
     signatures = []
     for source, target in (one, two):
         factors = common_factors(source, target) if 0 not in source and prod(source) == prod(target) else None
         if factors is None:
+            return False
+        opened = [set(own) for axis, own in enumerate(factors.before) if one[0][axis] != two[0][axis]]
+        labelled = {f for axis in long for f in factors.before[axis]}
+        merged = [set(own) for own in factors.after if labelled.intersection(own)]
+        if any(whole & own and whole - own for own in merged for whole in opened):
             return False
         fixed = {f for axis in long if one[0][axis] == two[0][axis] for f in factors.before[axis]}
         signatures.append([[factors.sizes[f] for f in own if f in fixed] for own in factors.after])
