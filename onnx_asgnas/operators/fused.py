@@ -180,7 +180,6 @@ def embed_layer_normalization(op: Op) -> Rule:
     "GroupNorm",
     "LongformerAttention",
     "MatMulBnb4",
-    "MatMulNBits",
     "MoE",
     "NhwcConv",
     "NhwcFusedConv",

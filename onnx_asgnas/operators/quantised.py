@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from onnx_asgnas.graph.shapes import elements
 from onnx_asgnas.operators.dense import conv, matmul
 from onnx_asgnas.operators.labels import Ids, Kind, LabelFlow, Labelled
 from onnx_asgnas.operators.quantisation import same_zero
@@ -173,6 +174,41 @@ def dynamic_quantize_matmul(op: Op) -> Rule:
     """
     how = Quantised(scale=2, zero_point=3, axis=-1)
     return product(op, recast(op, matmul, "MatMul", (0, 1)), data=0, zero_point=None, weight=1, how=how, bias=4)
+
+
+@register("MatMulNBits", domain=MICROSOFT)
+def matmul_of_packed_bits(op: Op) -> Rule:
+    """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.MatMulNBits
+
+    The weight is packed, [N, blocks of K, bytes], with a scale for each block: an output is zero when its scales are.
+    What it reads stays, since a block holds several channels.
+    """
+    rows, columns, data = op.attribute("N"), op.attribute("K"), op.size(0)
+
+    def labels(flow: LabelFlow) -> None:
+        flow.freeze(flow.read(0).ids, "MatMulNBits reads its channels in blocks")
+        made = flow.own_axis(1, 0, rows, Kind.CUT)
+        for position, kind in ((2, Kind.PRODUCED), (3, Kind.CUT), (5, Kind.AFFINE)):
+            if not op.has(position):
+                continue
+            size = flow.size(position)
+            stored = op.node.input[position] in op.graph.initializers
+            if not stored or not size or size[0] % rows:
+                flow.freeze(made, "MatMulNBits of a computed weight")
+                continue
+            table = flow.own_axis(position, 0, size[0], kind).reshape(rows, -1)
+            flow.tie(np.broadcast_to(made[:, None], table.shape), table, "the parts of a row leave together")
+        flow.size_attribute("N", made[:, None])
+        flow.count_macs(made)
+        if data:
+            flow.write_channels(made, True, len(data), len(data) - 1)
+
+    return Rule(
+        labels=labels,
+        parameters={1: "weight", 5: "bias"},
+        quantised={1: Quantised()},
+        macs=elements(data[:-1]) * columns * rows if data else 0,
+    )
 
 
 def product(

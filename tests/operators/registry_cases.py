@@ -376,6 +376,12 @@ CASES = [
         bytes_=(0,),
     ),
     runtimes(
+        "MatMulNBits",
+        {0: (2, 32)},
+        {1: np.ones((4, 2, 8), np.uint8), 2: floats(8)},
+        {"N": 4, "K": 32, "bits": 4, "block_size": 16},
+    ),
+    runtimes(
         "MatMulIntegerToFloat",
         {0: (2, 4)},
         {1: np.ones((4, 3), np.int8), 2: np.float32(0.1), 3: np.float32(0.1), 4: np.uint8(3)},

@@ -14,7 +14,7 @@ from onnx_asgnas.graph import TraceGraph
 from onnx_asgnas.operators import counted_parameters, trainable_parameters
 from onnx_asgnas.pruning import cut, redundancy_of
 from onnx_asgnas.space import analyze
-from tests.operators.cutting import Array, cut_half, free_groups, model_of, normal, sizes_of
+from tests.operators.cutting import Array, attributes_of, cut_half, free_groups, model_of, normal, sizes_of
 
 QDQ = """(float[N, 4, 6, 6] x) => (float[N, 5] y) {
     xq = QuantizeLinear (x, xs, xz)
@@ -278,6 +278,25 @@ def test_a_structure_takes_its_channels_of_a_quantised_weight_along() -> None:
     found = result.verify()
     assert found.passed and found.moved and found.moved > 1e-3
     assert sizes_of(result.compact)["wq"] == [4, 1, 1, 1] and sizes_of(result.compact)["wz"] == [4]
+
+
+@pytest.mark.parametrize("more", ["", ", wz"])
+def test_rows_of_packed_bits_leave(more: str) -> None:
+    text = """(float[N, 7, 32] x) => (float[N, 7, 5] y) {
+        a = com.microsoft.MatMulNBits <N = 8, K = 32, bits = 4, block_size = 16> (x, wq, ws%s)
+        r = Relu (a)  y = MatMul (r, last)
+    }"""
+    arrays = {
+        "wq": whole(0, 255, 8, 2, 8, kind="uint8"),
+        "ws": np.abs(normal(16)),
+        "wz": whole(0, 255, 8, kind="uint8"),
+        "last": normal(8, 5),
+    }
+    result = cut_half(model_of(text % more, arrays, microsoft=1))
+    assert free_groups(result) == 8
+    sizes = sizes_of(result.compact)
+    assert sizes["wq"] == [4, 2, 8] and sizes["ws"] == [8] and sizes["last"] == [4, 5]
+    assert attributes_of(result.compact, "MatMulNBits")[0]["N"] == 4
 
 
 NETWORK = """(float[N, 3, 12, 12] x) => (float[N, 10] y) {
