@@ -16,7 +16,7 @@ Variant = Literal["sgd", "adam", "adamw"]
 Schedule = Literal["cosine", "constant"]
 Method = Literal["h2spg", "dhspg", "hesso"]
 
-SCORE, CHANNEL_SCORE = "measured", "taylor1"
+SCORE, CHANNEL_SCORE = "measured", "cosine"
 """How redundant a structure and a channel is, unless it is said otherwise."""
 
 
@@ -65,7 +65,7 @@ class Target:
 def check_widths(mode: Mode, *, round_to: int, min_channels: int) -> None:
     """Raise InputError for numbers of channels that are none, or that mean nothing in a mode."""
     for name, value in (("round_to", round_to), ("min_channels", min_channels)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if value < 1 or value != int(value):
             raise InputError(f"{name} is {value!r}", fix="Give a whole number, 1 or more.")
         if mode == "erase" and value > 1:
             raise InputError(

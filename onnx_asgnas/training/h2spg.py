@@ -125,7 +125,12 @@ class H2SPG(torch.optim.Optimizer):
             total_steps, select_at=select_at, zero_at=zero_at, shrink=1.0 if method == "hesso" else shrink
         )
         self._rank = GroupRank(
-            space, score=score, channel_score=channel_score, momentum=score_momentum, measures=evaluate is not None
+            space,
+            target,
+            score=score,
+            channel_score=channel_score,
+            momentum=score_momentum,
+            measures=evaluate is not None,
         )
         self._model = model
         self._space = space

@@ -98,6 +98,7 @@ LossFunction = Callable[[LossProbe, tuple[int, ...]], FloatArray]
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 _STATISTICS: dict[str, StatisticsFunction] = {}
+_ESTIMATES: set[str] = set()
 _LOSS: dict[str, LossFunction] = {}
 
 PRESETS: Mapping[str, Mapping[str, float]] = MappingProxyType(
@@ -109,8 +110,13 @@ PRESETS: Mapping[str, Mapping[str, float]] = MappingProxyType(
 """The ASGNAS paper's default, and HESSO's."""
 
 
-def from_statistics(name: str) -> Callable[[_Function], _Function]:
-    """Register a function of `Statistics`, giving redundancy [groups], as the score `name`."""
+def from_statistics(name: str, *, estimate: bool = False) -> Callable[[_Function], _Function]:
+    """Register a function of `Statistics`, giving redundancy [groups], as the score `name`.
+
+    An `estimate` gives minus a rise of the loss, 0 at best.
+    """
+    if estimate:
+        _ESTIMATES.add(name)
     return _register(_STATISTICS, name)
 
 
@@ -162,13 +168,13 @@ def cosine(groups: Statistics) -> Tensor:
     return torch.where(length == 0, 0.0, groups.inner / length)
 
 
-@from_statistics("taylor1")
+@from_statistics("taylor1", estimate=True)
 def taylor1(groups: Statistics) -> Tensor:
     """Removal that changes the loss little to first order: -|⟨x, ∇f⟩|."""
     return -groups.inner.abs()
 
 
-@from_statistics("taylor2")
+@from_statistics("taylor2", estimate=True)
 def taylor2(groups: Statistics) -> Tensor:
     """Removal that changes the loss little to second order, by the Fisher estimate of the curvature: -½⟨x, ∇f⟩²."""
     return -0.5 * groups.inner.square()
@@ -253,6 +259,11 @@ class RedundancyScore:
     def is_price(self) -> bool:
         """Whether `rank` gives minus a rise of the loss, so that groups compare by price for what they take along."""
         return self.reads_loss and len(self.weights) == 1
+
+    @property
+    def is_estimate(self) -> bool:
+        """Whether 1 - `rank` is in proportion to a rise of the loss, as far as weights and gradients tell it."""
+        return set(self.weights) <= _ESTIMATES and len(self.weights) == 1
 
     def sample(self, statistics: Statistics) -> None:
         """Take one step's statistics into the average."""

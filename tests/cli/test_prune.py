@@ -112,7 +112,7 @@ def test_a_failed_check_is_code_one_and_writes_nothing(
     command: Any, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = load_model(network(tmp_path, width=8, seed=2))
-    monkeypatch.setattr("onnx_asgnas.pruning.construct", lambda graph, space: other)
+    monkeypatch.setattr("onnx_asgnas.pruning._without", lambda space, graph, chosen: other)
     code, _, err = command("prune", model, "--keep-macs", 0.5, "-o", tmp_path / "c.onnx", *QUICK)
     assert code == 1
     assert "the compact model is not the full model" in err

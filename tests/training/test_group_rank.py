@@ -8,12 +8,17 @@ import numpy as np
 import pytest
 import torch
 
+import onnx_asgnas as nas
+from onnx_asgnas.config import Target
 from onnx_asgnas.errors import InputError
 from onnx_asgnas.space import Group, Slice
 from onnx_asgnas.training.group_rank import GroupRank
 from onnx_asgnas.training.groups import GroupAtoms
 from onnx_asgnas.training.loss_probe import LossProbe
 from onnx_asgnas.training.scores import Statistics
+from tests.made_up import graph
+
+GROUPS = Target(remove_groups=1)
 
 
 @dataclass
@@ -43,9 +48,9 @@ class Model(torch.nn.Module):
         self.c = torch.nn.Parameter(10 * torch.arange(float(channels)))
 
 
-def rank(space: Space, **options: object) -> GroupRank:
+def rank(space: Space, target: Target = GROUPS, **options: object) -> GroupRank:
     given = {"score": "magnitude", "channel_score": "magnitude", "momentum": 0.0, "measures": False, **options}
-    return GroupRank(space, **given)  # type: ignore[arg-type]
+    return GroupRank(space, target, **given)  # type: ignore[arg-type]
 
 
 def statistics(space: Space, model: Model) -> Statistics:
@@ -96,3 +101,29 @@ def test_without_structures_nothing_has_to_be_measured() -> None:
         rank(groups(1, 3), score="measured")
     with pytest.raises(InputError, match="takes too long"):
         rank(groups(0, 3), channel_score="measured", measures=True)
+
+
+def test_an_estimate_is_a_price_for_what_the_target_counts() -> None:
+    text = (
+        "(float[N,2,4,4] x) => (float[N,1,4,4] y)"
+        "<float[2,2,1,1] a = {1.0, 1.0, 1.0, 1.0}, float[2,2,3,3] b = {" + ",".join(["1.0"] * 36) + "},"
+        " float[1,2,1,1] c = {1.0, 1.0}>"
+        "{ t = Conv(x, a) u = Conv<pads=[1,1,1,1]>(t, b) y = Conv(u, c) }"
+    )
+    space = nas.analyze(graph(text), mode="prune")
+    parameters = {name: torch.tensor(space.parts.graph.array(name)) for name in ("a", "b")}
+    parameters["a"][0] *= 3
+    atoms = GroupAtoms(space.groups, parameters)
+    sums = Statistics(atoms, atoms.parameters, [torch.ones_like(p) for p in atoms.parameters])
+    rises = np.array([6.0, 2.0, 18.0, 18.0]) / 18  # Σ x of the rows of a and of b, by the largest
+    scaled = 1 - (rises - rises.min()) / (1 - rises.min())
+    for target, gains in (
+        (GROUPS, None),
+        (Target(uniform=0.5), None),
+        (Target(keep_params=0.5), [2 + 18, 2 + 18, 18 + 1, 18 + 1]),
+        (Target(keep_macs=0.5), [16 * 20, 16 * 20, 16 * 19, 16 * 19]),
+    ):
+        ranked = GroupRank(space, target, score="measured", channel_score="taylor1", momentum=0.0, measures=False)
+        ranked.sample(sums)
+        expected = scaled if gains is None else (scaled - 1) / np.array(gains)
+        np.testing.assert_allclose(ranked((), None), expected, atol=1e-12)
