@@ -43,7 +43,9 @@ def main() -> None:
 
 def _line(record: dict[str, Any]) -> str:
     models = "; ".join(
-        f"{label} {found['milliseconds']:.2f} ms ({found['ratio']:.3f})" if "ratio" in found else f"{label} refused"
+        f"{label} {found['milliseconds']:.2f} ms ({found['ratio']:.3f})"
+        if "milliseconds" in found
+        else f"{label} refused"
         for label, found in record["models"].items()
     )
     return f"{record['model']}, {record['threads']} thread(s): {models}; load {record['load']}"

@@ -49,7 +49,7 @@ def theirs(name: str, kept: float, round_to: int) -> tuple[onnx.ModelProto | Non
     try:
         pruned, share, ratio = pruner.pruned_to(module, image, kept, None if round_to == 1 else round_to)
         with tempfile.TemporaryDirectory() as folder:
-            return export_module(pruned, image, Path(folder, "pruned.onnx")), {"params": share, "ratio": ratio}
+            return export_module(pruned, image, Path(folder, "pruned.onnx")), {"params": share, "pruning_ratio": ratio}
     except Exception as problem:  # whatever goes wrong in another's code is the result
         return None, {"refused": f"{type(problem).__name__}: {str(problem).strip().splitlines()[0][:200]}"}
 

@@ -50,6 +50,7 @@ def export_module(module: nn.Module, image: Tensor, path: Path) -> onnx.ModelPro
     """The module as ONNX as it stands, the batch open, normalisations apart from the convolutions."""
     norms = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules())
     modes = torch.onnx.TrainingMode
+    torch.backends.mha.set_fastpath_enabled(False)  # a fused operator that has no form in ONNX
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         torch.onnx.export(
