@@ -26,9 +26,9 @@ WEIGHTS = {
     "same": normal(8, 8, 1, 1, seed=4),
     "half": normal(8, 16, 1, 1, seed=3),
     "g8": np.random.default_rng(1).uniform(-1, 1, (8, 3, 3, 2)).astype(np.float32),
-    "rows": np.array([2, 32, 9], np.int64),
+    "rows": np.array([2, 8, 36], np.int64),
     "image": np.array([6, 6], np.int64),
-    "block": np.array([2, 2], np.int64),
+    "block": np.array([1, 1], np.int64),
 }
 
 
