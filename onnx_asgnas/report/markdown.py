@@ -118,9 +118,9 @@ def _channels(report: RunReport) -> Iterator[str]:
     ]
     yield _table(header, *rows[:_MOST_ROWS]) + _more(rows)
     yield (
-        "Layers whose outputs are added keep the same channels, and are named by the first of them, also where that one "
-        "is gone with a structure. A layer that keeps none is gone. Several channels leave together where they form a "
-        "head or the like."
+        "Layers whose outputs are added keep the same channels, and are named by the first of them, also where that "
+        "one is gone with a structure. A layer that keeps none is gone. Several channels leave together where they "
+        "form a head or the like."
     )
 
 
