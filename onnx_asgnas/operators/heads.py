@@ -11,14 +11,14 @@ from onnx_asgnas.operators.labels import Ids, Kind, LabelFlow, Labelled
 _REASON = "attention over heads that cannot leave"
 
 
-def heads_of(flow: LabelFlow, position: int, count: int, axis: int = -1) -> Labelled | None:
+def heads_of(flow: LabelFlow, position: int, count: int | None, axis: int = -1) -> Labelled | None:
     """The labels of a query, key or value by head, [heads, rest].
 
     `axis` is that of the heads, -1 where they lie one after another on the last axis. What varies along other axes is
     mixed. None where the shape is not known, or does not hold that many heads.
     """
     size = flow.size(position)
-    if not size or count < 1 or size[axis] % count:
+    if not size or not count or len(size) < -axis or axis >= len(size) or size[axis] % count:
         return None
     if flow.is_weight(position):
         own = flow.weight_axis(position, axis, Kind.CUT)
