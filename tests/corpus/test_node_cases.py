@@ -24,8 +24,15 @@ from tests.corpus.running import NotRunError, Runner
 
 THOROUGH = bool(os.environ.get("THOROUGH"))
 """All cases in every style, more random cuts, and every group by itself: minutes instead of seconds."""
-SAMPLED = {"along 1, flat": 4, "along the last": 4, "along 0, flat": 4, "the others fed": 3, "open batch": 3}
-"""Of these styles, which found nothing that the others do not find, one case in so many."""
+SAMPLED = {
+    "along 1, flat": 4,
+    "along the last": 4,
+    "along the last, flat": 2,
+    "along 0, flat": 4,
+    "the others fed": 3,
+    "open batch": 3,
+}
+"""Of these styles, which find little that the others do not find, one case in so many, and what stands in a list."""
 HALF = ("float16", "bfloat16", "FLOAT16", "BFLOAT16")
 
 
@@ -91,8 +98,9 @@ class Sweep:
 def sweep(style: str) -> Sweep:
     """All cases wrapped in one style."""
     found, every = Sweep(), 1 if THOROUGH else SAMPLED.get(style, 1)
+    always = listed("open defects").keys() | listed("not run").keys()
     for case, wrap in all_wrapped(STYLES[style]):
-        if crc32(case.name.encode()) % every == 0:
+        if crc32(case.name.encode()) % every == 0 or case.name in always:
             found.take(case, wrap)
     return found
 
@@ -103,7 +111,7 @@ def test_between_dense_layers_every_cut_is_exact(style: str) -> None:
     known = listed("open defects")
     assert {name: why for name, why in found.problems.items() if name not in known} == {}
     assert {name: why for name, why in found.not_run.items() if name not in listed("not run")} == {}
-    assert found.cut > 30
+    assert found.cut > 5
     assert found.moved > 0.9 * found.cut
 
 
