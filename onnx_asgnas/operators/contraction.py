@@ -127,28 +127,35 @@ def _all_of_mixed(found: Labelled, shape: tuple[int, ...]) -> Bits:
 
 
 def _without_batch(flow: LabelFlow, sides: tuple[Side, Side], found: list[Labelled], output: str, reason: str) -> None:
-    letters = [[side.letters[axis] for axis in f.long] for side, f in zip(sides, found, strict=True)]
-    kept = [[x for x in names if x in output] for names in letters]
-    summed = [[x for x in names if x not in output] for names in letters]
-    if not any(summed) and not all(kept):
-        at = 0 if kept[0] else 1
-        if kept[at]:
-            flow.count_macs(found[at].ids)
-            flow.write(_placed(found[at], sides[at].letters, output))
-    elif not any(kept) and summed[0] == summed[1] and len(summed[0]) == 1:
-        first, second = (f.map(lambda array: array.reshape(-1)) for f in found)
-        flow.tie(first.ids, second.ids, reason)
-        flow.needs_zero(Labelled(np.where(first.ids >= 0, first.ids, second.ids), first.zero | second.zero))
-        flow.count_macs(first.ids)
-    elif not any(summed):
-        flow.book.conflict = True
+    """Two operands none of which is labelled on a batch: what one keeps goes on, what both sum over is tied.
+
+    Labels on an axis that the other operand sums over without labels stay, and of two kept axes those of the second.
+    """
+    flow.book.conflict |= found[0].any and found[1].any
+    kept = [[x for x in _letters(side, f) if x in output] for side, f in zip(sides, found, strict=True)]
+    if not any(kept):
+        summed = [_letters(side, f) for side, f in zip(sides, found, strict=True)]
+        if summed[0] == summed[1] and len(summed[0]) == 1:
+            first, second = (f.map(lambda array: array.reshape(-1)) for f in found)
+            flow.tie(first.ids, second.ids, reason)
+            flow.needs_zero(Labelled(np.where(first.ids >= 0, first.ids, second.ids), first.zero | second.zero))
+            flow.count_macs(first.ids)
+            return
+    found = [
+        flow.mix(f, [axis for axis in f.long if side.letters[axis] not in output], reason)
+        for side, f in zip(sides, found, strict=True)
+    ]
+    if found[0].any and found[1].any:
         flow.freeze(found[1].ids, reason)
-        flow.count_macs(found[0].ids)
-        flow.write(_placed(found[0], sides[0].letters, output))
-    else:
-        flow.book.conflict |= found[0].any and found[1].any
-        for f in found:
-            flow.freeze(f.ids, reason)
+    if found[0].any or found[1].any:
+        at = 0 if found[0].any else 1
+        flow.count_macs(found[at].ids)
+        flow.write(_placed(found[at], sides[at].letters, output))
+
+
+def _letters(side: Side, found: Labelled) -> list[str]:
+    """The letters of the axes along which an operand is labelled."""
+    return [side.letters[axis] for axis in found.long]
 
 
 def _placed(found: Labelled, letters: str, output: str) -> Labelled:

@@ -291,18 +291,40 @@ def _axis_of(ids: Ids) -> int:
     return long[0] if len(long) == 1 else -1
 
 
-def piece_of(graph: TraceGraph, name: str, entry: int) -> tuple[str, int] | None:
-    """The piece of a vector put together by a Concat that holds an entry, and its place there; None for others."""
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Where an entry of a computed vector comes from: an input of the node that makes it, and the entry of that.
+
+    With `times` it is multiplied by a number that is not constant: the length of a batch, say.
+    """
+
+    node: int
+    position: int
+    entry: int
+    times: bool = False
+
+
+def piece_of(graph: TraceGraph, name: str, entry: int) -> Piece | None:
+    """Where an entry of a vector comes from that a Concat puts together, or that is one number times a constant."""
     maker = graph.producer.get(name, -1)
-    if maker < 0 or graph.nodes[maker].op_type != "Concat":
+    node = graph.nodes[maker] if maker >= 0 else None
+    if node is None:
         return None
-    pieces = graph.nodes[maker].input
-    lengths = [(graph.size(piece) or (0,))[0] for piece in pieces]
-    ends = np.cumsum(lengths)
-    at = int(np.searchsorted(ends, entry, side="right"))
-    if at == len(lengths) or 0 in lengths[: at + 1]:
+    if node.op_type == "Concat":
+        lengths = [(graph.size(piece) or (0,))[0] for piece in node.input]
+        ends = np.cumsum(lengths)
+        at = int(np.searchsorted(ends, entry, side="right"))
+        found = at < len(lengths) and 0 not in lengths[: at + 1]
+        return Piece(maker, at, entry - int(ends[at]) + lengths[at]) if found else None
+    size = graph.size(name)
+    if size is None or any(n != 1 for n in size):
         return None
-    return pieces[at], entry - int(ends[at]) + lengths[at]
+    if node.op_type in ("Unsqueeze", "Squeeze", "Cast", "Identity"):
+        return Piece(maker, 0, 0)
+    constants = [at for at, operand in enumerate(node.input) if operand in graph.initializers]
+    if node.op_type == "Mul" and len(constants) == 1:
+        return Piece(maker, constants[0], 0, times=True)
+    return None
 
 
 class LabelFlow:
@@ -475,34 +497,47 @@ class LabelFlow:
     ) -> bool:
         """Entry `at` of a constant input says something of an axis with these labels; False where it is computed.
 
-        An input that a Concat puts together may have its entry in a constant piece. `node` is this one by default.
+        An input that a Concat puts together may have its entry in a constant piece, and that may be multiplied: then
+        the labels repeat as often. `node` is this one by default.
         """
         node = self.index if node is None else node
         if not len(labels):
             return True
-        if self._constant_of(node, position, at) is None:
+        found = self._constant_of(node, position, at)
+        if found is None:
             return False
+        name, entry, times = found
+        if times:
+            value = self.book.graph.constant(name)
+            count = 0 if value is None else int(value.reshape(-1)[entry or 0])
+            if counts is not Counts.LENGTH or count < 1 or len(labels) % count:
+                return False
+            table = labels.reshape(len(labels) // count, count, -1)
+            if not (table == table[:1]).all():
+                return False
+            labels = table[0]
         self.book.sizes.append(SizeSlot(node, labels, input=position, position=at, counts=counts))
         return True
 
     def entry(self, position: int, at: int) -> int | None:
-        """Entry `at` of an input that is a constant, or put together by a Concat of which that piece is constant."""
+        """Entry `at` of an input that is a constant, or put together of pieces of which that one is constant."""
         found = self._constant_of(self.index, position, at)
         if found is None or found[1] is None:
             return None
         values = self.book.graph.constant(found[0])
-        return None if values is None else int(values.reshape(-1)[found[1]])
+        value = None if values is None else int(values.reshape(-1)[found[1]])
+        return None if value is not None and found[2] and value < 2 else value
 
-    def _constant_of(self, node: int, position: int, at: int | None) -> tuple[str, int | None] | None:
-        """The initializer that holds an entry of an input, and its place there; None where it is computed."""
-        graph = self.book.graph
+    def _constant_of(self, node: int, position: int, at: int | None) -> tuple[str, int | None, bool] | None:
+        """The initializer that holds an entry of an input, its place there, and whether it is multiplied."""
+        graph, times = self.book.graph, False
         name = graph.nodes[node].input[position]
         while name not in graph.initializers:
             piece = None if at is None else piece_of(graph, name, at)
             if piece is None:
                 return None
-            name, at = piece
-        return name, at
+            name, at, times = graph.nodes[piece.node].input[piece.position], piece.entry, times or piece.times
+        return name, at, times
 
     def size_attribute(self, name: str, labels: Ids, at: int | None = None, counts: Counts = Counts.LENGTH) -> None:
         """An attribute of this node, or entry `at` of a list, is the length of an axis with these labels."""

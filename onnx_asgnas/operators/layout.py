@@ -49,7 +49,7 @@ def _length(flow: LabelFlow, op: Op, found: Labelled, axis: int, kept: int) -> L
 
     An entry up to `kept` follows by itself: 0 and -1 of a Reshape, 1 of an Expand; so does a computed length.
     """
-    if axis not in found.long or _follows(flow, 1, axis, found.along(axis)):
+    if axis not in found.long or follows(flow, 1, axis, found.along(axis)):
         return found
     entry = flow.entry(1, axis)
     if entry is not None and (entry <= kept or flow.size_slot(1, axis, found.along(axis))):
@@ -58,7 +58,7 @@ def _length(flow: LabelFlow, op: Op, found: Labelled, axis: int, kept: int) -> L
     return Labelled.none(found.ids.ndim)
 
 
-def _follows(flow: LabelFlow, position: int, entry: int, labels: Ids) -> bool:
+def follows(flow: LabelFlow, position: int, entry: int, labels: Ids) -> bool:
     """Is this entry of a computed shape the length of an axis with the same labels."""
     lengths = flow.book.lengths.get(flow.node.input[position])
     found = lengths[entry] if lengths is not None and entry < len(lengths) else None
@@ -320,7 +320,7 @@ def _side_by_side(flow: LabelFlow, parts: list[Labelled], positions: tuple[int, 
     for part in spread[1:]:
         flow.tie(spread[0].ids, part.ids, reason)
     if any((part.ids < 0).any() for part in spread):
-        flow.book.conflict = True
+        flow.book.conflict |= len(across) > 1
         return Labelled.none(len(shape))
     return Labelled(spread[0].ids, np.logical_and.reduce([part.zero for part in spread]))
 

@@ -12,6 +12,9 @@ from onnx_asgnas.operators.labels import Ids, LabelFlow
 
 _SAME = frozenset({"Cast", "Identity", "Squeeze", "Unsqueeze", "Reshape"})
 
+_TARGETS = frozenset({("Reshape", 1), ("Expand", 1), ("Resize", 3)})
+"""The inputs that are the shape of the output."""
+
 Entries = list["Ids | None"]
 
 
@@ -26,8 +29,8 @@ def follow_lengths(flow: LabelFlow) -> None:
         if any(entry is not None for entry in passed):
             lengths[flow.node.output[0]] = passed
         return
-    if flow.node.op_type in ("Reshape", "Expand") and read == [1]:
-        _check_axes(flow, lengths[flow.node.input[1]])
+    if len(read) == 1 and (flow.node.op_type, read[0]) in _TARGETS:
+        _check_axes(flow, lengths[flow.node.input[read[0]]])
         return
     for position in read:
         _freeze(flow, lengths[flow.node.input[position]])
@@ -64,7 +67,7 @@ def _passed(flow: LabelFlow, read: list[int]) -> Entries | None:
 
 
 def _check_axes(flow: LabelFlow, entries: Entries) -> None:
-    """The target of a Reshape or Expand: an entry is right as it is where the output's axis has the same labels."""
+    """The shape of the output: an entry is right as it is where the output's axis has the same labels."""
     found = flow.book.tensors.get(flow.node.output[0])
     for axis, entry in enumerate(entries):
         if entry is None:

@@ -84,12 +84,17 @@ def _same_labelled_factors(long: Sizes, one: tuple[Sizes, Sizes], two: tuple[Siz
         factors = common_factors(source, target) if 0 not in source and prod(source) == prod(target) else None
         if factors is None:
             return False
-        opened = [set(own) for axis, own in enumerate(factors.before) if one[0][axis] != two[0][axis]]
+        varies = [axis for axis, n in enumerate(source) if n != (two if source is one[0] else one)[0][axis]]
+        opened = [set(factors.before[axis]) for axis in varies if axis not in long]
         labelled = {f for axis in long for f in factors.before[axis]}
         merged = [set(own) for own in factors.after if labelled.intersection(own)]
         if any(whole & own and whole - own for own in merged for whole in opened):
             return False
-        fixed = {f for axis in long if one[0][axis] == two[0][axis] for f in factors.before[axis]}
+        for axis in varies if source is one[0] else ():
+            inner = [at for at, own in enumerate(factors.after) if set(own).intersection(factors.before[axis])][1:]
+            if axis in long and any(one[1][at] != two[1][at] for at in inner):
+                return False  # what repeats has to be outermost, and what is repeated fixed
+        fixed = {f for axis in long if axis not in varies for f in factors.before[axis]}
         signatures.append([[factors.sizes[f] for f in own if f in fixed] for own in factors.after])
     return signatures[0] == signatures[1]
 

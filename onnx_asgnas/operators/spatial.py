@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from onnx_asgnas.operators.labels import LabelFlow, Labelled
+from onnx_asgnas.operators.layout import follows
 from onnx_asgnas.operators.registry import Op, Rule, first, never, register
 
 
@@ -44,7 +45,9 @@ def resize(op: Op) -> Rule:
         if op.has(3):
             axes = list(op.attribute("axes", range(len(same))))
             for axis in found.long:
-                if axis in axes and not flow.size_slot(3, axes.index(axis), found.along(axis)):
+                if axis not in axes or follows(flow, 3, axes.index(axis), found.along(axis)):
+                    continue
+                if not flow.size_slot(3, axes.index(axis), found.along(axis)):
                     flow.freeze(found.ids, "the sizes of this Resize are computed")
                     return
         flow.write(Labelled(found.ids, found.zero & (not fills)))

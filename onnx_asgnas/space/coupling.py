@@ -163,14 +163,28 @@ class Coupling:
 
     @cached_property
     def _frozen_counts(self) -> dict[tuple[int, str], int]:
-        """Channel groups by (node, reason) of what freezes them, those of earlier passes included."""
-        produced = self.produced_groups
+        """Channel groups by (node, reason) of what freezes them; those of earlier passes count there only."""
         found: defaultdict[tuple[int, str], set[int]] = defaultdict(set)
+        known = self._frozen_before
         for freeze in self.book.freezes:
-            groups = np.unique(self.group[freeze.labels])
-            found[freeze.node, freeze.reason].update(groups[produced[groups]].tolist())
+            groups = np.unique(self.group[freeze.labels[~known[freeze.labels]]])
+            found[freeze.node, freeze.reason].update(groups[self.produced_groups[groups]].tolist())
         earlier = {} if self.before is None else self.before._frozen_counts
         return earlier | {key: len(groups) for key, groups in found.items() if groups}
+
+    @cached_property
+    def _frozen_before(self) -> NDArray[np.bool_]:
+        """Which labels stay for a reason that an earlier pass has told."""
+        known = np.zeros(self.book.count, bool)
+        before = self.before
+        while before is not None:
+            for key, axis in self.book.axes.items():
+                old = before.book.axes.get(key)
+                if old is not None:
+                    stays = before.frozen_groups[before.group[old.start : old.start + old.length]]
+                    known[axis.start : axis.start + axis.length] |= stays
+            before = before.before
+        return known
 
     def _name(self, node: int) -> str:
         return self.graph.nodes[node].name if node >= 0 else ""

@@ -27,7 +27,7 @@ def leaving(labels: Ids, gone: NDArray[np.bool_]) -> NDArray[np.bool_]:
 class SizeSurgery:
     """Brings the constants of a graph up to date; a constant that others read too is copied before it changes.
 
-    So is a Concat that puts such a constant together: `before` are the copies, by the node before which they go.
+    So is what puts such a constant together, a Concat say: `before` are the copies, by the node before which they go.
     """
 
     graph: TraceGraph
@@ -66,8 +66,8 @@ class SizeSurgery:
         while name not in self.graph.initializers:
             piece = None if entry is None else piece_of(self.graph, name, entry)
             assert piece is not None  # or analysis would not have noted the slot
-            reader, place = self._own_concat(reader, place, name, piece[0])
-            name, entry = piece
+            reader, place = self._own_copy(reader, place), piece.position
+            name, entry = self.graph.nodes[piece.node].input[piece.position], piece.entry
         own = f"{reader.name}.input{place}"
         if own not in self.values:
             own = self._free_name(own, name)
@@ -81,18 +81,16 @@ class SizeSurgery:
         self.values[own] = values
         reader.inputs[place] = gs.Constant(own, values)
 
-    def _own_concat(self, reader: gs.Node, place: int, name: str, piece: str) -> tuple[gs.Node, int]:
-        """The Concat that puts this input together, as one that this node alone reads; and where the piece is in it."""
-        original = self.graph.nodes[self.graph.producer[name]]
+    def _own_copy(self, reader: gs.Node, place: int) -> gs.Node:
+        """The node that makes this input, as one that this reader alone reads."""
         own = f"{reader.name}.input{place}"
         if own not in self.copies:
             source = reader.inputs[place].inputs[0]
             result = gs.Variable(self._free_name(own, ""))
-            copy = gs.Node("Concat", own, dict(source.attrs), list(source.inputs), [result])
+            self.copies[own] = gs.Node(source.op, own, dict(source.attrs), list(source.inputs), [result])
+            self.before.setdefault(self._reader_of(reader), []).insert(0, self.copies[own])
             reader.inputs[place] = result
-            self.copies[own] = copy
-            self.before.setdefault(self._reader_of(reader), []).insert(0, copy)
-        return self.copies[own], list(original.input).index(piece)
+        return self.copies[own]
 
     def _reader_of(self, node: gs.Node) -> str:
         """The node of the graph for which a copy is made."""
