@@ -64,13 +64,19 @@ class Grouping:
 
     @cached_property
     def rectangles(self) -> list[tuple[str, Ids]]:
-        """The label arrays that vary along several axes, each once, with a tensor that has it."""
+        """The label arrays that vary along several axes, each once however it is turned, with a tensor that has it."""
         found: dict[tuple[tuple[int, ...], bytes], tuple[str, Ids]] = {}
         for name, labelled in self.book.tensors.items():
             if labelled.vector is None and len(labelled.long) > 1:
-                squeezed = labelled.ids.reshape([n for n in labelled.ids.shape if n > 1])
+                squeezed = _unturned(labelled.ids.reshape([n for n in labelled.ids.shape if n > 1]))
                 found.setdefault((squeezed.shape, squeezed.tobytes()), (name, squeezed))
         return list(found.values())
+
+
+def _unturned(ids: Ids) -> Ids:
+    """The same array with its axes in the order in which the labels were numbered."""
+    steps = [abs(int(ids.take(1, axis).flat[0] - ids.flat[0])) for axis in range(ids.ndim)]
+    return np.ascontiguousarray(ids.transpose(sorted(range(ids.ndim), key=lambda axis: -steps[axis])))
 
 
 def settle(book: LabelBook) -> Grouping:
