@@ -48,11 +48,12 @@ def theirs(name: str) -> dict[str, Any]:
     module, image = module_of(name)
     full = pruner.parameters(module), pruner.macs(module, image)
     try:
-        pruner.prune(module, image, _RATIO)
+        with pruner.limited(pruner.LIMIT):
+            pruner.prune(module, image, _RATIO)
         with torch.no_grad():
             module.eval()(image)
     except Exception as problem:  # whatever goes wrong in another's code is the result
-        return {"refused": f"{type(problem).__name__}: {str(problem).strip().splitlines()[0][:200]}"}
+        return {"refused": pruner.why(problem)}
     return {"params": pruner.parameters(module) / full[0], "macs": pruner.macs(module, image) / full[1]}
 
 

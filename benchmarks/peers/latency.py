@@ -51,7 +51,7 @@ def theirs(name: str, kept: float, round_to: int) -> tuple[onnx.ModelProto | Non
         with tempfile.TemporaryDirectory() as folder:
             return export_module(pruned, image, Path(folder, "pruned.onnx")), {"params": share, "pruning_ratio": ratio}
     except Exception as problem:  # whatever goes wrong in another's code is the result
-        return None, {"refused": f"{type(problem).__name__}: {str(problem).strip().splitlines()[0][:200]}"}
+        return None, {"refused": pruner.why(problem)}
 
 
 def measured(

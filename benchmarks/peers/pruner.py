@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
+import signal
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,6 +16,8 @@ from torch import Tensor, nn
 from torchvision.models import VisionTransformer
 
 _CLASSES = 1000
+LIMIT = 300.0
+"""Seconds for one prune."""
 _CLOSE = 0.005
 """How near the share of parameters kept must come to the one that is asked for."""
 
@@ -52,6 +57,28 @@ def _multiple(module: nn.Module, round_to: int | None) -> int:
     return heads if round_to is None else math.lcm(heads, round_to)
 
 
+@contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError where what is done within takes longer: on some networks a prune has not ended in minutes."""
+
+    def stop(*_: object) -> None:
+        raise TimeoutError(f"not done after {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def why(problem: Exception) -> str:
+    """An error in one line."""
+    lines = str(problem).strip().splitlines() or [""]
+    return f"{type(problem).__name__}: {lines[0][:200]}"
+
+
 def parameters(module: nn.Module) -> int:
     """How many numbers train."""
     return sum(p.numel() for p in module.parameters())
@@ -74,7 +101,8 @@ def pruned_to(
     low, high, ratio = 0.0, 1.0, 0.5
     best: tuple[nn.Module, float, float] | None = None
     for _ in range(tries):
-        module = prune(copy.deepcopy(source), image, ratio, round_to)
+        with limited(LIMIT):
+            module = prune(copy.deepcopy(source), image, ratio, round_to)
         share = parameters(module) / full
         if best is None or abs(share - kept) < abs(best[1] - kept):
             best = (module, share, ratio)
