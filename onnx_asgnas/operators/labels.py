@@ -206,7 +206,7 @@ class LabelBook:
 
     def axis(self, owner: str, axis: int, length: int, kind: Kind) -> Ids:
         """The labels of one axis, made at its first use; none on an axis of one index, which has to stay."""
-        if kind is not Kind.SOURCE and (length < 2 or (owner, axis) in self.ignored):
+        if (owner, axis) in self.ignored or (length < 2 and kind is not Kind.SOURCE):
             return np.full(length, -1, np.int64)
         found = self.axes.get((owner, axis))
         if found is None:

@@ -87,7 +87,8 @@ def _fitted(bits: Bits, shape: tuple[int, ...]) -> Bits:
     long = tuple(axis for axis, n in enumerate(bits.shape) if n > 1 and shape[axis] == 1)
     if long:
         bits = np.logical_and.reduce(bits, axis=long, keepdims=True)
-    return bits if bits.shape == shape else np.broadcast_to(bits, shape)
+    fits = all(n in (1, whole) for n, whole in zip(bits.shape, shape, strict=True))
+    return np.broadcast_to(bits if fits else np.zeros((1,) * len(shape), bool), shape)
 
 
 def _operand(flow: LabelFlow, position: int, size: tuple[int, ...]) -> Operand:
@@ -166,6 +167,10 @@ def meet(flow: LabelFlow, one: Operand, two: Operand) -> Operand:
         elif b and not a and one.size[axis] > 1:
             two = replace(two, labels=_mixed(flow, two.labels, axis, one.labels, reason))
     size = tuple(max(a, b) for a, b in zip(one.size, two.size, strict=True))
+    if any(a != b and 1 not in (a, b) for a, b in zip(one.labels.ids.shape, two.labels.ids.shape, strict=True)):
+        for operand in (one, two):  # lengths that are equal for one input only
+            flow.freeze(operand.labels.ids, reason)
+        one, two = (replace(o, labels=Labelled.none(len(o.size))) for o in (one, two))
     shape = np.broadcast_shapes(one.labels.ids.shape, two.labels.ids.shape)
     first, second = (np.broadcast_to(o.labels.ids, shape) for o in (one, two))
     zero = np.broadcast_to(one.labels.zero, shape) & np.broadcast_to(two.labels.zero, shape)

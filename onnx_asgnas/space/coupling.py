@@ -67,15 +67,22 @@ class Coupling:
         return found
 
     def _axes_that_stay(self) -> frozenset[tuple[str, int]]:
-        """The axes of which freezes name every label: not those that are only tied to one."""
-        stays = np.zeros(self.book.count, bool)
+        """The axes of which freezes name every label: not those that are only tied to one.
+
+        Of what only a removed structure can take along one label that stays is enough: then it cannot take any.
+        """
+        named = np.zeros(self.book.count, bool)
         for freeze in self.book.freezes:
-            stays[freeze.labels] = True
-        return frozenset(
-            key
-            for key, axis in self.book.axes.items()
-            if axis.kind is not Kind.SOURCE and stays[axis.start : axis.start + axis.length].all()
-        )
+            named[freeze.labels] = True
+        stays = np.zeros(self.count, bool)
+        stays[self.group[named]] = True
+        found = []
+        for key, axis in self.book.axes.items():
+            part = slice(axis.start, axis.start + axis.length)
+            source = axis.kind is Kind.SOURCE
+            if (source and stays[self.group[part]].any()) or (not source and named[part].all()):
+                found.append(key)
+        return frozenset(found)
 
     def operand_labels(self, node: int, axis: int, tensor: str) -> Ids | None:
         """The labels of a tensor's places in the output of a Concat; None where one of them has no label."""
