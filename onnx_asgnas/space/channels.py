@@ -25,13 +25,14 @@ class Channels:
     """The free channel groups of a network: `count` of them, by number.
 
     `number` gives the group of each label, -1 for labels that stay. Only groups of which some operator produces the
-    channels count, and none that `protected` nodes read or give.
+    channels count, and none that `protected` nodes give.
     """
 
     def __init__(self, coupling: Coupling, protected: Iterable[str] = ()) -> None:
         self.coupling = coupling
         stays = coupling.frozen_groups.copy()
-        stays[coupling.group[_labels_around(coupling, frozenset(protected))]] = True
+        self.protected = _labels_around(coupling, frozenset(protected))
+        stays[coupling.group[self.protected]] = True
         free = coupling.produced_groups & ~stays
         numbers = np.where(free, np.cumsum(free) - 1, -1)
         self.count = int(free.sum())

@@ -87,8 +87,17 @@ def _families(coupling: Coupling, channels: Channels | None, costs: ChannelCost)
         free[coupling.group[channels.number >= 0]] = True
         frees = np.bincount(family_of[free], minlength=coupling.count).tolist()
         savings = costs.savings(np.where(channels.number >= 0, family_of[coupling.group], -1))
+    held = set() if channels is None else set(family_of[coupling.group[channels.protected]].tolist())
     return [
-        _family(coupling, axes, totals[family], frees[family], tuple(reasons[family]), savings.get(family, (0, 0)))
+        _family(
+            coupling,
+            axes,
+            totals[family],
+            frees[family],
+            tuple(reasons[family]),
+            savings.get(family, (0, 0)),
+            family in held,
+        )
         for family, axes in members.items()
     ]
 
@@ -117,9 +126,12 @@ def _family(
     free: int,
     reasons: tuple[str, ...],
     saved: tuple[int, int],
+    protected: bool,
 ) -> ChannelFamily:
     makers = [axis for axis in axes if Kind.PRODUCED in axis.kind]
-    if free < groups and not reasons:
+    if free < groups and protected:
+        reasons = ("protected", *reasons)
+    elif free < groups and not reasons:
         reasons = ("they leave only together, and one has to stay",)
     return ChannelFamily(
         name=makers[0].owner,

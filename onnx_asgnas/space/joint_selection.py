@@ -11,7 +11,7 @@ import numpy as np
 from onnx_asgnas.config import Target
 from onnx_asgnas.errors import TargetError
 from onnx_asgnas.space.channel_cost import ChannelCost
-from onnx_asgnas.space.channel_selection import ChannelOrder, Widths
+from onnx_asgnas.space.channel_selection import ChannelOrder, Redundancy, Widths
 from onnx_asgnas.space.channels import Channels, Mask
 from onnx_asgnas.space.cost import Cost
 from onnx_asgnas.space.selection import Rank, Selection
@@ -33,8 +33,11 @@ class JointSelection:
     full: Cost
     labels_of: Callable[[Sequence[int]], Mask]
 
-    def choose(self, rank: Rank, target: Target, widths: Widths) -> Selection:
-        """The groups to remove for a target; raises TargetError where it cannot be reached."""
+    def choose(self, rank: Rank, target: Target, widths: Widths, *, by_gain: bool = False) -> Selection:
+        """The groups to remove for a target; raises TargetError where it cannot be reached.
+
+        With `by_gain` the redundancy of structures is minus a price, and they compare by price for what they save.
+        """
         taken: list[int] = []
         if self.structures and self.state is not None:
             if target.uniform is not None or target.remove_groups is not None:
@@ -42,7 +45,7 @@ class JointSelection:
                     "joint mode removes structures and channels, which no common number counts",
                     fix="Use keep_params or keep_macs; uniform and remove_groups work in mode prune.",
                 )
-            taken = self._take_structures(rank, self._goal(target), self.state)
+            taken = self._take_structures(rank, target, self.state, by_gain=by_gain)
         gone = self.labels_of(taken)
         redundancy = np.asarray(rank(tuple(taken)), np.float64)[len(self.structures) :]
         order = ChannelOrder(self.channels, redundancy, widths, gone)
@@ -73,12 +76,14 @@ class JointSelection:
             return self.costs.cost(gone)
         return self.costs.cost(gone, frozenset(self.state.dead_initializers()), self.state.computed)
 
-    def _take_structures(self, rank: Rank, enough: Callable[[Cost], bool], state: RemovalState) -> list[int]:
+    def _take_structures(self, rank: Rank, target: Target, state: RemovalState, *, by_gain: bool) -> list[int]:
         """The most redundant structures, one after another, as long as none overshoots the target."""
-        taken: list[int] = []
+        enough, taken = self._goal(target), list[int]()
         left = set(range(len(self.structures)))
         while left and not enough(self._cost(self.labels_of(taken))):
-            redundancy = np.asarray(rank(tuple(taken)), np.float64)
+            redundancy = np.array(rank(tuple(taken)), np.float64)
+            if by_gain:
+                self._divide_by_gain(redundancy, taken, left, target, state)
             for index in sorted(left, key=lambda i: (-redundancy[i], i)):
                 left.discard(index)
                 if state.is_gone(self.structures[index].tensor) or not state.take(index):
@@ -89,6 +94,22 @@ class JointSelection:
                 taken.append(index)
                 break
         return taken
+
+    def _divide_by_gain(
+        self, redundancy: Redundancy, taken: list[int], left: set[int], target: Target, state: RemovalState
+    ) -> None:
+        """Make prices, which are below zero, those of each parameter or multiply-accumulate saved."""
+
+        def amount(chosen: list[int]) -> int:
+            cost = self._cost(self.labels_of(chosen))
+            return cost.params if target.keep_params is not None else cost.macs
+
+        before = amount(taken)
+        for index in left:
+            if redundancy[index] < 0 and not state.is_gone(self.structures[index].tensor) and state.take(index):
+                gain = before - amount([*taken, index])
+                redundancy[index] = redundancy[index] / gain if gain > 0 else -np.inf
+                state.undo()
 
     def _goal(self, target: Target) -> Callable[[Cost], bool]:
         if target.keep_params is not None:

@@ -209,7 +209,8 @@ class SearchSpace:
         that cannot be reached.
         """
         if self.mode != "erase":
-            return self._joint().choose(rank, target, Widths(round_to=round_to, at_least=min_channels))
+            widths = Widths(round_to=round_to, at_least=min_channels)
+            return self._joint().choose(rank, target, widths, by_gain=by_gain)
         return choose(
             self.removal_state(), self.candidates, self.cost, rank, target, hierarchy=hierarchy, by_gain=by_gain
         )
