@@ -233,9 +233,7 @@ class ShapeInference:
             return facts
         return self._everywhere(self._table.of_value(self._read(self._scales[name]), hint=True))
 
-    def _at_binding(
-        self, node: onnx.NodeProto, signature: object, facts: Facts, attributes: dict[str, Any]
-    ) -> Facts:
+    def _at_binding(self, node: onnx.NodeProto, signature: object, facts: Facts, attributes: dict[str, Any]) -> Facts:
         key = (signature, facts)
         found = self._by_binding.get(key)
         if found is None:
