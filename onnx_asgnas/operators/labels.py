@@ -91,7 +91,7 @@ class Labelled:
     @property
     def long(self) -> tuple[int, ...]:
         """The axes along which the labels vary."""
-        return tuple(axis for axis, count in enumerate(self.ids.shape) if count > 1)
+        return tuple([axis for axis, count in enumerate(self.ids.shape) if count > 1])
 
     def map(self, change: Callable[[NDArray[np.generic]], NDArray[np.generic]]) -> Labelled:
         """The same rearrangement of the labels and of their bits."""
@@ -105,6 +105,8 @@ class Labelled:
 
     def along(self, axis: int) -> Ids:
         """The labels by their place on an axis, [length, rest]: an index leaves when all its labels do."""
+        if self.ids.size == self.ids.shape[axis]:
+            return self.ids.reshape(-1, 1)
         return np.ascontiguousarray(np.moveaxis(self.ids, axis, 0).reshape(self.ids.shape[axis], -1))
 
 
@@ -379,6 +381,8 @@ class LabelFlow:
         if found.ids.shape[axis] not in (1, length):
             self.freeze(found.ids, f"{self.node.op_type} of an axis of open length")
             return Labelled.of(np.full(length, -1, np.int64), False)
+        if found.ids.size == length:
+            return found.map(lambda array: array.reshape(-1))
         return found.map(lambda array: np.broadcast_to(array.reshape(-1), (length,)))
 
     def is_weight(self, position: int) -> bool:
@@ -431,7 +435,8 @@ class LabelFlow:
             self.book.axis_ties.append((one_axis, other_axis))
             return
         try:
-            first, second = np.broadcast_arrays(first, second)
+            if first.shape != second.shape:
+                first, second = np.broadcast_arrays(first, second)
         except ValueError:  # lengths that are equal for one input only
             self.freeze(np.concatenate([first.reshape(-1), second.reshape(-1)]), reason)
             return

@@ -288,11 +288,13 @@ def _joined(
         for part in parts:
             flow.freeze(part.ids, "Concat with an operand of open length")
         return none
-    shape = list(np.broadcast_shapes(*(part.slab([axis]).ids.shape for part in parts)))
+    shape = [1 if a == axis else max(part.ids.shape[a] for part in parts) for a in range(len(sizes[0]))]
     whole = []
     for part, position, size in zip(parts, positions, sizes, strict=True):
         shape[axis] = size[axis]
-        spread = part.map(lambda array, s=tuple(shape): np.broadcast_to(array, s))  # type: ignore[misc]
+        spread = part
+        if list(part.ids.shape) != shape:
+            spread = part.map(lambda array, s=tuple(shape): np.broadcast_to(array, s))  # type: ignore[misc]
         whole.append(_sourced(flow, spread, position, axis) if sourced else spread)
     return Labelled(*(np.concatenate([getattr(p, name) for p in whole], axis=axis) for name in ("ids", "zero")))
 

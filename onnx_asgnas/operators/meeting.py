@@ -44,6 +44,9 @@ def broadcast(
     if any(attribute.name == "broadcast" and attribute.i for attribute in flow.node.attribute):
         flow.freeze_inputs(f"{flow.node.op_type} broadcasts as before operator set 7")
         return
+    labelled = any(flow.node.input[p] in flow.book.tensors for p in positions)
+    if not labelled and not any(flow.is_weight(p) for p in trained):
+        return
     sizes = [flow.size(p) for p in positions]
     known = [size for size in sizes if size is not None]
     if len(known) < len(sizes):
@@ -102,10 +105,12 @@ def _without_repeats(flow: LabelFlow, position: int, operand: Operand, others: S
 
     Once channels leave it is of size 1, and broadcast (`Counts.BROADCAST`).
     """
+    if operand.labels.any:
+        return operand
     size = list(operand.size)
     for axis, n in enumerate(size):
         meets = [o for o in others if o is not None and o is not operand and o.labels.ids.shape[axis] > 1]
-        if n == 1 or not meets or operand.labels.any:
+        if n == 1 or not meets:
             continue
         makers = _repeated_by(flow.book.graph, flow.node.input[position], axis - len(size), flow.index)
         labels = meets[0].labels.along(axis)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from onnx_asgnas.operators.labels import Ids, Kind, LabelFlow, Labelled
@@ -16,8 +18,10 @@ def batch_normalization(op: Op) -> Rule:
         channels = flow.channels(0, 1)
         if not channels.any:
             return
-        for position, kind in ((1, Kind.AFFINE), (2, Kind.AFFINE), (3, Kind.CUT), (4, Kind.CUT)):
-            flow.tie(channels.ids, flow.weight_axis(position, 0, kind), "normalises channels that cannot leave")
+        kinds = ((1, Kind.AFFINE), (2, Kind.AFFINE), (3, Kind.CUT), (4, Kind.CUT))
+        own = [flow.weight_axis(position, 0, kind) for position, kind in kinds]
+        for one, two in pairwise([channels.ids, *own]):
+            flow.tie(one, two, "normalises channels that cannot leave")
         flow.write_channels(channels.ids, True, flow.rank(0) or 2, 1)
 
     return Rule(labels=labels, zero=lambda zero: zero[1] and zero[2], parameters={1: "scale", 2: "bias"})

@@ -238,6 +238,8 @@ def _keep_what_is_lost(flow: LabelFlow, *, settled: bool) -> None:
         for name in graph.reads[flow.index]:
             if name in tensors:
                 flow.freeze(tensors[name].ids, f"{node.op_type} does not say where its channels go")
+    if len(node.output) == 1:
+        return
     used = [at for at, name in enumerate(node.output) if name and (name in graph.consumers or graph.is_output(name))]
     if flow.written and not flow.written.issuperset(used):
         for at in flow.written:
