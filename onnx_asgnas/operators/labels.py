@@ -140,7 +140,8 @@ class Freeze:
 class Counts(Enum):
     """What a constant says of an axis: a length (or a place) on it, a length from its end, indices, or equal parts.
 
-    BROADCAST is the length of an axis of equal values, which is one as soon as something leaves.
+    BROADCAST is the length of an axis of equal values, which is one as soon as something leaves. MEAN is no constant:
+    the output is a mean over the axis, to be taken over its full length although zeros have left.
     """
 
     LENGTH = auto()
@@ -148,6 +149,7 @@ class Counts(Enum):
     INDICES = auto()
     EQUAL_PARTS = auto()
     BROADCAST = auto()
+    MEAN = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -543,6 +545,10 @@ class LabelFlow:
                 return None
             name, at, times = graph.nodes[piece.node].input[piece.position], piece.entry, times or piece.times
         return name, at, times
+
+    def mean_over(self, labels: Ids) -> None:
+        """The output is a mean over an axis with these labels, of which those that leave are zero."""
+        self.book.sizes.append(SizeSlot(self.index, labels, counts=Counts.MEAN))
 
     def size_attribute(self, name: str, labels: Ids, at: int | None = None, counts: Counts = Counts.LENGTH) -> None:
         """An attribute of this node, or entry `at` of a list, is the length of an axis with these labels."""

@@ -167,10 +167,20 @@ def _scaled_view(flow: LabelFlow) -> Sequence[Ids] | None:
 
 @register("Div")
 def div(op: Op) -> Rule:
-    """https://onnx.ai/onnx/operators/onnx__Div.html: 0 / x is zero only where x is a constant without zeros."""
+    """https://onnx.ai/onnx/operators/onnx__Div.html: 0 / x is zero only where x is a constant without zeros.
+
+    Of channels it is too where they share an x: with x at zero those that stay are not finite either.
+    """
     name = op.node.input[1]
     keeps = op.is_weight(1) and name in op.graph.initializers and bool(op.graph.array(name).all())
-    return _power_like(keeps, pole=1)
+
+    def labels(flow: LabelFlow) -> None:
+        shared = keeps or (op.is_activation(1) and not flow.read(1).any)
+        if not keeps:
+            freeze_at_pole(flow, 1)
+        broadcast(flow, (0, 1), lambda zero: shared and zero[0])
+
+    return Rule(labels=labels, zero=first if keeps else never, poles=() if keeps else (1,))
 
 
 @register("Pow")

@@ -87,8 +87,10 @@ def _reduce(flow: LabelFlow, op: Op, *, keeps_zero: bool) -> None:
     if axes is None:
         flow.freeze(found.ids, "the axes of the reduction are computed")
         return
-    if op.node.op_type in _SUMS and set(found.long) <= set(axes):
+    if op.node.op_type in (*_SUMS, "ReduceMean") and set(found.long) <= set(axes) and len(found.long) == 1:
         flow.needs_zero(found)  # a sum over all channels needs none that is zero
+        if op.node.op_type == "ReduceMean":
+            flow.mean_over(found.along(found.long[0]))
         return
     mixed = flow.mix(found, axes, f"{op.node.op_type} runs over channels")
     result = Labelled(mixed.ids, mixed.zero & keeps_zero)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from onnx_asgnas.graph import TraceGraph
 from onnx_asgnas.operators import Rule
-from onnx_asgnas.operators.labels import Freeze, Ids, Kind, LabelBook, LabelFlow, LabelledAxis, SizeSlot
+from onnx_asgnas.operators.labels import Freeze, Ids, Kind, LabelBook, LabelFlow, LabelledAxis
 from onnx_asgnas.operators.lengths import follow_lengths
 from onnx_asgnas.space.grouping import Grouping, settle
 
@@ -127,17 +127,9 @@ class Coupling:
         """The freezes that name a label of the groups of these labels."""
         return list(_gather(self._freezes_by_group, self.group[labels]))
 
-    def sizes_among(self, labels: Ids) -> list[SizeSlot]:
-        """The size slots that count a label of the groups of these labels."""
-        return list(_gather(self._sizes_by_group, self.group[labels]))
-
     @cached_property
     def _freezes_by_group(self) -> dict[int, list[Freeze]]:
         return self._spread((freeze, freeze.labels) for freeze in self.book.freezes)
-
-    @cached_property
-    def _sizes_by_group(self) -> dict[int, list[SizeSlot]]:
-        return self._spread((slot, slot.labels) for slot in self.book.sizes)
 
     def _spread(self, items: Iterable[tuple[Item, Ids]]) -> dict[int, list[Item]]:
         found: defaultdict[int, list[Item]] = defaultdict(list)

@@ -29,10 +29,10 @@ from onnx_asgnas.space.families import ChannelFamily, channel_families
 from onnx_asgnas.space.joint_selection import JointSelection
 from onnx_asgnas.space.joints import Joints
 from onnx_asgnas.space.selection import Largest, Selection, choose, largest
-from onnx_asgnas.space.structures import Group, Shrink, Slice, Structure, StructureFinder
+from onnx_asgnas.space.structures import Group, Slice, Structure, StructureFinder
 from onnx_asgnas.space.validity import RemovalState
 
-FORMAT = 1
+FORMAT = 2
 """Version of the JSON form."""
 _NOTHING = Largest(structures=0, params=0, macs=0)
 
@@ -404,5 +404,4 @@ def _structure(values: dict[str, Any]) -> Structure:
         name: tuple(Slice(**{**s, "indices": tuple(s["indices"])}) for s in values[name]) for name in ("zeroed", "cut")
     }
     names = {name: tuple(values[name]) for name in ("segment", "region", "variables")}
-    shrinks = tuple(Shrink(**s) for s in values["shrinks"])
-    return Structure(**{**values, **names, **pieces, "shrinks": shrinks})
+    return Structure(**{**values, **names, **pieces})

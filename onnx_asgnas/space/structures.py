@@ -52,24 +52,12 @@ class Group:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Shrink:
-    """A number that counts an axis which gets shorter by so much: an entry of a constant input, or an attribute."""
-
-    node: str
-    by: int
-    input: int = -1
-    position: int | None = 0
-    attribute: str = ""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Structure:
     """A removal tensor, an activation that only joints read, and what goes with it.
 
     `segment` are the operators of the chain that ends in it, `region` all that is dead once it is dropped. `variables`
     are the initializers that force it to zero, `zeroed` the slices behind a Concat that are zeroed with it, `cut` those
-    that are only cut off, `shrinks` the lengths that follow. `params` and `macs` are what the region costs. `reason`
-    says why it is not erasable.
+    that are only cut off. `params` and `macs` are what the region costs. `reason` says why it is not erasable.
     """
 
     tensor: str
@@ -82,7 +70,6 @@ class Structure:
     variables: tuple[str, ...] = ()
     zeroed: tuple[Slice, ...] = ()
     cut: tuple[Slice, ...] = ()
-    shrinks: tuple[Shrink, ...] = ()
     params: int = 0
     macs: int = 0
 
@@ -322,20 +309,7 @@ class StructureFinder:
         for freeze in self._coupling.freezes_among(closure):
             if freeze.node < 0 or not self._regions.contains(tensor, freeze.node):
                 return f"its channels behind the Concat cannot leave: {freeze.reason}"
-        slices = self._sort_slices(tensor, closure)
-        return slices if isinstance(slices, str) else {**slices, "shrinks": self._shrinks(tensor, closure)}
-
-    def _shrinks(self, tensor: str, labels: Ids) -> tuple[Shrink, ...]:
-        """The lengths outside of the region that count these labels."""
-        found = []
-        for slot in self._coupling.sizes_among(labels):
-            by = int(np.isin(slot.labels, labels).sum())
-            if by and not self._regions.contains(tensor, slot.node):
-                node = self._graph.nodes[slot.node].name
-                found.append(
-                    Shrink(node=node, by=by, input=slot.input, position=slot.position, attribute=slot.attribute)
-                )
-        return tuple(found)
+        return self._sort_slices(tensor, closure)
 
     def _sort_slices(self, tensor: str, closure: Ids) -> dict[str, Any] | str:
         zeroed: list[Slice] = []

@@ -129,9 +129,10 @@ class _Surgery:
         sizes = SizeSurgery(self.graph, nodes, self.gone)
         changed |= sizes.perform(self.book.sizes)
         self._bypass(work, nodes)
-        work.nodes.extend(copy for copies in sizes.before.values() for copy in copies)
+        for added in (sizes.before, sizes.behind):
+            work.nodes.extend(node for nodes_of_one in added.values() for node in nodes_of_one)
         work.cleanup()
-        return self._assemble(work, changed, sizes.before)
+        return self._assemble(work, changed, sizes)
 
     def _dropped(self) -> list[tuple[int, int]]:
         return [] if self.state is None else self.state.dropped_operands()
@@ -194,17 +195,18 @@ class _Surgery:
             changed[axis.owner] = np.ascontiguousarray(values.compress(~lost, axis=axis.axis))
         return changed
 
-    def _assemble(
-        self, work: gs.Graph, changed: dict[str, NDArray[np.generic]], copies: dict[str, list[gs.Node]]
-    ) -> onnx.ModelProto:
+    def _assemble(self, work: gs.Graph, changed: dict[str, NDArray[np.generic]], sizes: SizeSurgery) -> onnx.ModelProto:
         """The source's own protos with what was changed: graph surgeon does not keep metadata and doc strings."""
         model = self.graph.frame()
         graph = model.graph
         kept = {node.name: node for node in work.nodes}
         for original in self.graph.nodes:
             if original.name in kept:
-                graph.node.extend(_copied(copy) for copy in copies.get(original.name, ()))
+                graph.node.extend(_copied(copy) for copy in sizes.before.get(original.name, ()))
                 graph.node.append(_rewired(original, kept[original.name]))
+                for scaled in sizes.behind.get(original.name, ()):
+                    graph.node[-1].output[0] = scaled.inputs[0].name
+                    graph.node.append(_copied(scaled))
         read = {name for node in graph.node for name in read_by(node)} | {value.name for value in graph.output}
         for name in self.graph.initializers:
             if name in read and name not in changed:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
@@ -28,6 +29,7 @@ class SizeSurgery:
     """Brings the constants of a graph up to date; a constant that others read too is copied before it changes.
 
     So is what puts such a constant together, a Concat say: `before` are the copies, by the node before which they go.
+    `behind` are nodes that go behind one: a mean over fewer channels is scaled to what it was over all.
     """
 
     graph: TraceGraph
@@ -36,6 +38,7 @@ class SizeSurgery:
     values: Values = field(default_factory=dict)
     copies: dict[str, gs.Node] = field(default_factory=dict)
     before: dict[str, list[gs.Node]] = field(default_factory=dict)
+    behind: dict[str, list[gs.Node]] = field(default_factory=dict)
 
     def perform(self, slots: Iterable[SizeSlot]) -> Values:
         """Change the inputs and attributes of the nodes that are left; gives the new constants by name."""
@@ -46,6 +49,8 @@ class SizeSurgery:
                 continue
             if slot.counts is Counts.EQUAL_PARTS:
                 self._explicit_parts(node, slot, lost)
+            elif slot.counts is Counts.MEAN:
+                self._scaled_mean(node, slot, lost)
             elif slot.attribute:
                 self._attribute(node, slot, lost)
             else:
@@ -87,7 +92,9 @@ class SizeSurgery:
         if own not in self.copies:
             source = reader.inputs[place].inputs[0]
             result = gs.Variable(self._free_name(own, ""))
-            self.copies[own] = gs.Node(source.op, own, dict(source.attrs), list(source.inputs), [result])
+            self.copies[own] = gs.Node(
+                source.op, self._free_node(own), dict(source.attrs), list(source.inputs), [result]
+            )
             self.before.setdefault(self._reader_of(reader), []).insert(0, self.copies[own])
             reader.inputs[place] = result
         return self.copies[own]
@@ -96,10 +103,28 @@ class SizeSurgery:
         """The node of the graph for which a copy is made."""
         return next((name for name, copies in self.before.items() if node in copies), node.name)
 
+    def _free_node(self, name: str) -> str:
+        while name in self.nodes:
+            name += "_"
+        return name
+
     def _free_name(self, name: str, own: str) -> str:
         while name != own and (name in self.graph.initializers or name in self.graph.producer):
             name += "_"
         return name
+
+    def _scaled_mean(self, node: gs.Node, slot: SizeSlot, lost: NDArray[np.bool_]) -> None:
+        """Multiply a mean over the channels that are left, so that it is the one over all, zeros included."""
+        (result,) = node.outputs
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(self.graph.dtype(result.name))
+        name = self._free_name(f"{node.name}.share", "")
+        self.values[name] = np.array((~lost).sum() / len(lost), dtype)
+        mean = gs.Variable(self._free_name(f"{node.name}.mean", ""))
+        node.outputs = [mean]
+        scaled = gs.Node(
+            "Mul", self._free_node(f"{node.name}.scaled"), {}, [mean, gs.Constant(name, self.values[name])], [result]
+        )
+        self.behind[node.name] = [scaled]
 
     def _explicit_parts(self, node: gs.Node, slot: SizeSlot, lost: NDArray[np.bool_]) -> None:
         """Give a Split into equal parts the parts that are left, as an input or (before operator set 13) attribute."""

@@ -130,7 +130,7 @@ STAY = {
     "mean taken off": ("r = Sub (k, per_channel)  y = Conv (r, end)", "is not zero"),
     "grouped Conv": ("r = Conv <group = 2> (k, grouped)  y = Conv (r, end)", "tied to those of 'wc'"),
     "Softmax": ("r = Softmax <axis = 1> (k)  y = Conv (r, end)", "Softmax"),
-    "ReduceMean": ("y = ReduceMean <axes = [1]> (k)", "runs over channels"),
+    "ReduceMax": ("y = ReduceMax <axes = [1]> (k)", "runs over channels"),
     "LayerNormalization": (
         "t = Transpose <perm = [0, 2, 3, 1]> (k)  y = LayerNormalization (t, scale, shift)",
         "LayerNormalization",

@@ -46,7 +46,7 @@ END = "y = ReduceSum <keepdims = 0> (e)"
         ("r = ReduceSum (h, i2)  e = Relu (r)", 17, 12),  # nothing to a sum is what is zero
         ("r = ReduceL2 (h, both)  e = Relu (r)", 18, 12),
         ("r = ReduceSumSquare (h)  e = Relu (r)", 18, 12),
-        ("r = ReduceMean (h, i2)  e = Relu (r)", 18, 0),  # their number counts
+        ("r = ReduceMean (h, i2)  e = Relu (r)", 18, 12),  # scaled to the mean over all
         ("r = ReduceMax (h, i2)  e = Relu (r)", 18, 0),
         ("r = ReduceMax (s, i3)  q = Squeeze (r, i3)  e = MatMul (q, end4)", 18, 4),
         ("r = ReduceMax (s, i2)  e = Relu (r)", 18, 3),
