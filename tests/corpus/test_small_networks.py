@@ -44,9 +44,10 @@ FREE = {
 
 Convolutional networks: every channel but the classes. A residual stream under LayerNorm stays, so of the others it is
 heads and hidden units: ViT and GPT have two blocks of 4 + 24, Swin and BERT one, Llama 2 key-value heads (with those
-that read them) + 24, and the 16 of its stream, which an RMSNorm lets go. ConvNeXt: two blocks of 48. Mixer: 10 over the tokens, 24 over the channels. The U-Net with
-GroupNorm loses whole groups (2 + 3), the channels of the way up and those before the last layer (8 + 8). Conformer:
-the 12 pairs of its gated unit. LSTM: 16 of the embedding, 12 hidden units, 10 behind them.
+that read them) + 24, and the 16 of its stream, which an RMSNorm lets go. ConvNeXt: two blocks of 48. Mixer: 10 over the
+tokens, 24 over the channels. The U-Net with GroupNorm loses whole groups (2 + 3), the channels of the way up and those
+before the last layer (8 + 8). Conformer: the 12 pairs of its gated unit. LSTM: 16 of the embedding, 12 hidden units, 10
+behind them.
 """
 
 
