@@ -139,6 +139,13 @@ def read_index(corpus: Path) -> list[dict[str, Any]]:
     return index
 
 
+def plan_of(corpus: Path) -> dict[str, int]:
+    """How many exports the corpus plans, by family; nothing for a folder of other files."""
+    path = corpus / "planned.json"
+    plan: dict[str, int] = json.loads(path.read_text()) if path.exists() else {}
+    return plan
+
+
 def main() -> None:
     """Sweep, then write the document."""
     options = _options()
@@ -146,7 +153,9 @@ def main() -> None:
     if not options.report:
         sweep.run()
     if options.docs:
-        options.docs.write_text(report.document(list(sweep.results.latest()), sweep.index, sweep.code))
+        options.docs.write_text(
+            report.document(list(sweep.results.latest()), sweep.index, sweep.code, plan_of(options.corpus))
+        )
 
 
 def _options() -> argparse.Namespace:

@@ -24,6 +24,7 @@ Arrays = Mapping[str, NDArray[Any]]
 TOLERANCE = 1e-5
 HALF_TOLERANCE = 5e-3
 UNMOVED = 1e-4
+MOST_KEPT = 0.99
 _MATRIX = 2
 _CUT_SHORT = 8
 
@@ -83,8 +84,18 @@ class Comparison:
 
     @property
     def vacuous(self) -> bool:
-        """Does a zero difference say nothing here: the outputs are hardly moved, or as good as constant."""
-        return self.moved < UNMOVED or self.varied < TOLERANCE
+        """Does a zero difference say nothing here."""
+        return says_nothing(self.moved, self.varied)
+
+
+def says_nothing(moved: float, varied: float) -> bool:
+    """Do the removal or other inputs move the outputs so little that agreement says nothing."""
+    return min(moved, varied) < UNMOVED
+
+
+def as_good_as_whole(floats: int, kept: int) -> bool:
+    """Is so little gone that the dense layers count as frozen, though a few channels left."""
+    return kept > MOST_KEPT * floats
 
 
 class Runs:

@@ -20,19 +20,19 @@ _HEAD = """# Coverage
 
 Written by `make corpus`; do not edit. Networks of torchvision, timm and transformers with random weights, no two equal,
 exported by both of torch's exporters (BatchNormalization not folded into convolutions; batch open, length too for
-text), cut in every mode, and checked with nothing of the package's own verify: compact gives what the zeroed full model
+text), cut and checked with nothing of the package's own verify: compact gives what the zeroed full model
 gives (≤ 1e-5 of the largest output, two sizes of each open dimension, onnxruntime {old} without optimisation); inputs
 and outputs keep names, types and shapes; the zeroed model is the source with zeros; the file is valid and runs in
 onnxruntime {new}; construct on the result removes nothing.
 
-passed: all of this held in every case tried. refused: the package said why it does not cut this model. frozen: no
-weight of a dense layer became smaller. vacuous: compact and zeroed agree, but the outputs hardly depend on what was
+passed: all of this held in every case that was tried, which need not be every case planned. refused: the package said why it does not cut this model. frozen: no
+weight of a dense layer became smaller, or more than 99 % of the weights stay. vacuous: compact and zeroed agree, but the outputs hardly depend on what was
 removed, or on the inputs. failed: a check did not hold. not run: the runtime of the checks does not run the source. A
 model counts by its worst case in the mode.
 """
 
 
-def document(records: list[Record], index: list[Record], code: str) -> str:
+def document(records: list[Record], index: list[Record], code: str, planned: dict[str, int] | None = None) -> str:
     """The page as Markdown."""
     by_file: dict[str, list[Record]] = defaultdict(list)
     for record in records:
@@ -41,13 +41,14 @@ def document(records: list[Record], index: list[Record], code: str) -> str:
     versions = {r["newest"]["version"] for r in records if "version" in r.get("newest", {})}
     parts = [
         _HEAD.format(old=_runtime(), new=", ".join(sorted(versions)) or "(none)"),
+        *_extent(records, index, code, planned or {}),
         *_summary(by_file, index, about),
         *_troubles(by_file),
         *_modes(records),
         *_models(by_file, about),
         *_frozen(records),
         *_not_exported(index),
-        *_again(records, index, code),
+        *_again(),
     ]
     return "\n".join(parts) + "\n"
 
@@ -55,6 +56,26 @@ def document(records: list[Record], index: list[Record], code: str) -> str:
 def worst(records: Iterable[Record]) -> str:
     """The status that counts for a model: that of its worst case."""
     return min((r["status"] for r in records), key=_WORST_FIRST.index, default="not swept")
+
+
+def _extent(records: list[Record], index: list[Record], code: str, planned: dict[str, int]) -> Iterator[str]:
+    """How much of the plan the page covers; what is missing here is not covered by any word below."""
+    cases = sum(len(cases_for(entry["parameters"], MODES)) for entry in index if entry["file"])
+    tried = Counter(entry["family"] for entry in index)
+    rows = [[f, str(planned.get(f, tried[f])), str(tried[f])] for f in sorted({*planned, *tried})]
+    now = sum(record["code"] == code for record in records)
+    versions = len({record["code"] for record in records})
+    modes = [f"{mode} {sum(r['mode'] == mode for r in records)}" for mode in MODES]
+    fractions = sorted({f"{r['fraction']:g}" for r in records})
+    yield "## How far this goes\n"
+    yield (
+        f"{len(records)} of the {cases} cases planned for the exported files have a result ({', '.join(modes)}; fractions "
+        f"{', '.join(fractions)}). They were made by {versions} versions of the code while it was being written; {now} "
+        f"of them by the version of this page, {code}. Planned are three modes, and three fractions by two choices up to "
+        "30 M parameters, one above.\n"
+    )
+    yield from _table(["family", "exports planned", "exports tried"], rows)
+    yield ""
 
 
 def _summary(by_file: dict[str, list[Record]], index: list[Record], about: dict[str, Record]) -> Iterator[str]:
@@ -181,16 +202,10 @@ def _not_exported(index: list[Record]) -> Iterator[str]:
         )
 
 
-def _again(records: list[Record], index: list[Record], code: str) -> Iterator[str]:
-    older = sum(record["code"] != code for record in records)
-    planned = sum(len(cases_for(entry["parameters"], MODES)) for entry in index if entry["file"])
+def _again() -> Iterator[str]:
     yield "\n## To make it again\n"
     yield "```\nmake corpus                       # environments, export, sweep, this page; resumes"
     yield "make corpus CORPUS=/some/folder   # with the files elsewhere than in ~/.cache/onnx-asgnas/corpus\n```"
-    yield (
-        f"\n{len(records)} cases have a result, of {planned} planned (three modes; three fractions by two choices up "
-        f"to 30 M parameters, one above). The code now is {code}; {older} results are of earlier versions of it."
-    )
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:

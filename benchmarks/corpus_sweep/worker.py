@@ -32,6 +32,7 @@ from onnx_asgnas.config import Target
 from onnx_asgnas.errors import AsgnasError, ConstructError, TargetError, VerificationError
 
 MARK = "RECORD "
+ALMOST_WHOLE = "more than 99 % of the weights stay"
 _NEWEST_TOLERANCE = 1e-3
 _REASON_LENGTH = 400
 _REASONS_KEPT = 12
@@ -145,6 +146,8 @@ class ModelSweep:
             raise Failure("construct on the result removes more")
         if not checks.shrunk(result.zeroed, result.compact):
             record |= {"status": "frozen", "reason": "no weight of a dense layer became smaller"}
+        elif checks.as_good_as_whole(record["floats"], record["floats_kept"]):
+            record |= {"status": "frozen", "reason": ALMOST_WHOLE}
 
     def _check_form(self, zeroed: onnx.ModelProto, compact: onnx.ModelProto, stages: Stages) -> None:
         with stages.stage("form"):

@@ -86,6 +86,14 @@ def test_outputs_that_no_input_moves_are_vacuous() -> None:
     assert comparison(model(gone=every), model(gone=every)).vacuous
 
 
+def test_a_model_that_loses_next_to_nothing_is_frozen() -> None:
+    assert checks.as_good_as_whole(33_816, 33_800) and not checks.as_good_as_whole(1000, 980)
+
+
+def test_outputs_that_hardly_depend_on_the_inputs_say_nothing() -> None:
+    assert checks.says_nothing(1.0, 6e-5) and checks.says_nothing(6e-5, 1.0) and not checks.says_nothing(1.0, 1e-3)
+
+
 def test_two_sizes_of_an_open_dimension() -> None:
     made, other = feeds(model(), {"x": [2, 3, 6, 6]})
     assert [f["x"].shape[0] for f in made] == [1, 3]
@@ -153,5 +161,6 @@ def test_the_worst_case_of_a_model_counts() -> None:
     about = {"model": "m", "family": "f", "exporter": "dynamo", "file": "m.onnx", "status": "exported", "reason": ""}
     about |= {"parameters": 1}
     missing = about | {"model": "n", "file": None, "status": "failed", "reason": "a|b"}
-    page = report.document(records, [about, missing], "1")
+    page = report.document(records, [about, missing], "1", {"f": 7})
+    assert "2 of the 18 cases planned" in page and "| f | 7 | 2 |" in page
     assert "| prune | f | dynamo | 2 | 1 | 1 |" in page and "a\\|b" in page

@@ -16,6 +16,7 @@ import multiprocessing
 import os
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,9 @@ def main() -> None:
     for name in light_models.names():
         if fnmatch.fnmatch(name, options.only) and not index.has(name, light_models.EXPORTER, failures=True):
             index.add(light(name, folder))
+    plan = Counter(entry.family for entry in corpus() for _ in EXPORTERS)
+    plan[light_models.FAMILY] = len([*light_models.names()])
+    (folder / "planned.json").write_text(json.dumps(plan, indent=1) + "\n")
     _load_exporters()
     for entry in corpus():
         if not fnmatch.fnmatch(entry.name, options.only):
@@ -142,10 +146,11 @@ def _load_exporters() -> None:
 
 
 def _last_error(log: str) -> str:
-    """The line of a traceback that names the innermost error's cause, shortened."""
+    """The line of a log that names the innermost cause, shortened; torch's exporter puts that under a heading."""
     lines = [line.strip() for line in log.splitlines() if line and not line[0].isspace()]
+    causes = [line for line in lines if line.startswith("<class '")]
     errors = [line for line in lines if "Error" in line.split(":")[0] or "Exception" in line.split(":")[0]]
-    return (errors or lines or [""])[-1][:_REASON_LENGTH]
+    return (causes or errors or lines or [""])[-1][:_REASON_LENGTH]
 
 
 def _options() -> argparse.Namespace:
