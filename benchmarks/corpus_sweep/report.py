@@ -25,8 +25,10 @@ gives (≤ 1e-5 of the largest output, two sizes of each open dimension, onnxrun
 and outputs keep names, types and shapes; the zeroed model is the source with zeros; the file is valid and runs in
 onnxruntime {new}; construct on the result removes nothing.
 
-passed: all of this held in every case that was tried, which need not be every case planned. refused: the package said why it does not cut this model. frozen: no
-weight of a dense layer became smaller, or more than 99 % of the weights stay. vacuous: compact and zeroed agree, but the outputs hardly depend on what was
+passed: all of this held in every case that was tried, which need not be every case planned. refused: the package said
+why it does not cut this model. frozen: no
+weight of a dense layer became smaller, or more than 99 % of the weights stay. vacuous: compact and zeroed agree, but
+the outputs hardly depend on what was
 removed, or on the inputs. failed: a check did not hold. not run: the runtime of the checks does not run the source. A
 model counts by its worst case in the mode.
 """
@@ -69,10 +71,10 @@ def _extent(records: list[Record], index: list[Record], code: str, planned: dict
     fractions = sorted({f"{r['fraction']:g}" for r in records})
     yield "## How far this goes\n"
     yield (
-        f"{len(records)} of the {cases} cases planned for the exported files have a result ({', '.join(modes)}; fractions "
-        f"{', '.join(fractions)}). They were made by {versions} versions of the code while it was being written; {now} "
-        f"of them by the version of this page, {code}. Planned are three modes, and three fractions by two choices up to "
-        "30 M parameters, one above.\n"
+        f"{len(records)} of the {cases} cases planned for the exported files have a result ({', '.join(modes)}; "
+        f"fractions {', '.join(fractions)}). They were made by {versions} versions of the code while it was being written; {now} "
+        f"of them by the version of this page, {code}. Planned are three modes, and three fractions by two choices up "
+        "to 30 M parameters, one above.\n"
     )
     yield from _table(["family", "exports planned", "exports tried"], rows)
     yield ""
