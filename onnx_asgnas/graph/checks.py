@@ -13,8 +13,11 @@ from onnx_asgnas.graph.weights import bits_of, is_external
 _LARGE = 1024
 """Initializers with more elements are shown to the checker as graph inputs."""
 
-_RUNTIMES_OWN = {"SimplifiedLayerNormalization": 2**31, "LayerNormalization": 17}
-"""Operators that onnxruntime's optimiser puts into the standard's domain, and the operator set that has them there."""
+_RUNTIMES_OWN = {"SimplifiedLayerNormalization": 2**31, "LayerNormalization": 17, "GroupNormalization": 21}
+"""Operators that runtimes have in the standard's domain before the checker has, and the set from which on it does.
+
+onnxruntime's optimiser puts the first two there; GroupNormalization of sets 18 to 20 the checker calls deprecated.
+"""
 
 _KINDS = frozenset(onnx.TensorProto.DataType.values()) - {onnx.TensorProto.UNDEFINED}
 
