@@ -7,7 +7,8 @@ from itertools import pairwise
 import numpy as np
 
 from onnx_asgnas.operators.heads import heads_of, keep_heads, tie_beside, tie_heads, write_heads
-from onnx_asgnas.operators.labels import Kind, LabelFlow, Labelled
+from onnx_asgnas.operators.labelled import Kind, Labelled
+from onnx_asgnas.operators.labels import LabelFlow
 from onnx_asgnas.operators.registry import Op, Rule, ZeroRule, first, never, register
 
 MICROSOFT = "com.microsoft"

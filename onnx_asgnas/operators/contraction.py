@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnx_asgnas.operators.labels import Bits, Ids, Kind, LabelFlow, Labelled
+from onnx_asgnas.operators.labelled import Bits, Ids, Kind, Labelled
+from onnx_asgnas.operators.labels import LabelFlow
 from onnx_asgnas.operators.meeting import Operand, combine, meet
 
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from onnx_asgnas.graph.shapes import elements
 from onnx_asgnas.operators.contraction import Side, contract
-from onnx_asgnas.operators.labels import Ids, Kind, LabelFlow, Labelled
+from onnx_asgnas.operators.labelled import Ids, Kind, Labelled
+from onnx_asgnas.operators.labels import LabelFlow
 from onnx_asgnas.operators.registry import Op, Rule, register
 
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from onnx_asgnas.graph.shapes import elements
 from onnx_asgnas.operators.dense import conv, gemm, product_of_matrices
-from onnx_asgnas.operators.labels import Kind, LabelFlow, Labelled
+from onnx_asgnas.operators.labelled import Kind, Labelled
+from onnx_asgnas.operators.labels import LabelFlow
 from onnx_asgnas.operators.meeting import broadcast
 from onnx_asgnas.operators.norm import layer_normalization
 from onnx_asgnas.operators.pointwise import add, zero_preserving

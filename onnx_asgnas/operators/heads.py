@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onnx_asgnas.operators.labels import Ids, Kind, LabelFlow, Labelled
+from onnx_asgnas.operators.labelled import Ids, Kind, Labelled
+from onnx_asgnas.operators.labels import LabelFlow
 
 _REASON = "attention over heads that cannot leave"
 

@@ -1,9 +1,6 @@
-"""Channel labels: numbers for all that may leave, and what an operator may do with them.
+"""Channel labels in a graph: numbers for all that may leave, and what an operator may do with them.
 
-Every (initializer, axis, index) that may leave is a number. A tensor's labels are an integer array that broadcasts to
-its shape: size 1 on axes that carry none, -1 for none. Operators act on label arrays as they act on data; where two
-labels meet they are tied and leave together. Beside each label moves one bit: is the channel exactly zero once the
-zeroed variables of its group are.
+Operators act on label arrays as they act on data; where two labels meet they are tied and leave together.
 """
 
 from __future__ import annotations
@@ -11,121 +8,17 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from enum import Enum, Flag, auto
-from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from onnx_asgnas.graph import TraceGraph
+from onnx_asgnas.operators.labelled import Bits, Ids, Kind, Labelled, LabelledAxis, equal_bits, no_channels
+from onnx_asgnas.operators.slots import Counts, SizeSlot, piece_of
 
 _COUNTING = frozenset({onnx.TensorProto.INT64, onnx.TensorProto.INT32, onnx.TensorProto.BOOL, onnx.TensorProto.STRING})
 """Types of tensors that index and count: they carry no channels, but for the int32 bias of a quantised layer."""
-
-Ids = NDArray[np.int64]
-Bits = NDArray[np.bool_]
-
-
-class Kind(Flag):
-    """What happens to the slices of an axis when their label leaves.
-
-    PRODUCED rows and biases make the channel, AFFINE ones are a scale and bias behind it: both are zeroed in training
-    and removed afterwards. CUT ones (reader columns, statistics) are only removed. A SOURCE label has no initializer:
-    it stands for a channel that only a removed structure can take along.
-    """
-
-    PRODUCED = auto()
-    AFFINE = auto()
-    CUT = auto()
-    SOURCE = auto()
-
-
-@dataclass(slots=True)
-class LabelledAxis:
-    """The labels start, start + 1, … of one axis of an initializer (of a tensor, for a SOURCE).
-
-    `labels` is the one array of them, which identifies the axis wherever it is handed on.
-    """
-
-    owner: str
-    axis: int
-    kind: Kind
-    start: int
-    length: int
-    labels: Ids
-
-    @property
-    def zeroed(self) -> bool:
-        """Are its slices set to zero with their group, rather than only cut."""
-        return bool(self.kind & (Kind.PRODUCED | Kind.AFFINE))
-
-
-@dataclass(frozen=True, slots=True)
-class Labelled:
-    """The labels of a tensor, and beside each whether its channel is exactly zero once its group is."""
-
-    ids: Ids
-    zero: Bits
-    vector: Ids | None = None
-    """The labels as they were made, where they are those of one axis, none left out."""
-
-    @classmethod
-    def none(cls, rank: int) -> Labelled:
-        """No labels on a tensor of that rank."""
-        return _nothing(rank)
-
-    @classmethod
-    def of(cls, ids: Ids, zero: Bits | bool) -> Labelled:
-        """These labels, with a bit for each or one for all."""
-        if isinstance(zero, bool):
-            return cls(ids, _equal_bits(ids.shape, zero))
-        return cls(ids, np.array(np.broadcast_to(zero, ids.shape)))
-
-    @property
-    def any(self) -> bool:
-        """Is there a label at all."""
-        return self.vector is not None or bool((self.ids >= 0).any())
-
-    @property
-    def long(self) -> tuple[int, ...]:
-        """The axes along which the labels vary."""
-        return tuple([axis for axis, count in enumerate(self.ids.shape) if count > 1])
-
-    def map(self, change: Callable[[NDArray[np.generic]], NDArray[np.generic]]) -> Labelled:
-        """The same rearrangement of the labels and of their bits."""
-        return Labelled(change(self.ids), change(self.zero))  # type: ignore[arg-type]
-
-    def slab(self, axes: Iterable[int]) -> Labelled:
-        """One index of these axes for all, zero where all are zero."""
-        axes = tuple(axes)
-        where = tuple(slice(0, 1) if axis in axes else slice(None) for axis in range(self.ids.ndim))
-        return Labelled(self.ids[where], np.logical_and.reduce(self.zero, axis=axes, keepdims=True))
-
-    def along(self, axis: int) -> Ids:
-        """The labels by their place on an axis, [length, rest]: an index leaves when all its labels do."""
-        if self.ids.size == self.ids.shape[axis]:
-            return self.ids.reshape(-1, 1)
-        return np.ascontiguousarray(np.moveaxis(self.ids, axis, 0).reshape(self.ids.shape[axis], -1))
-
-
-@lru_cache(maxsize=32)
-def _nothing(rank: int) -> Labelled:
-    return Labelled(np.full((1,) * rank, -1, np.int64), _equal_bits((1,) * rank, False))
-
-
-@lru_cache(maxsize=256)
-def _no_channels(length: int) -> Labelled:
-    return Labelled(np.full(length, -1, np.int64), _equal_bits((length,), False))
-
-
-@lru_cache(maxsize=1024)
-def _equal_bits(shape: tuple[int, ...], value: bool) -> Bits:
-    """An array of equal bits that many share: it is not to be written to."""
-    bits = np.full(shape, value)
-    bits.flags.writeable = False
-    return bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,36 +28,6 @@ class Freeze:
     labels: Ids
     node: int
     reason: str
-
-
-class Counts(Enum):
-    """What a constant says of an axis: a length (or a place) on it, a length from its end, indices, or equal parts.
-
-    BROADCAST is the length of an axis of equal values, which is one as soon as something leaves. MEAN is no constant:
-    the output is a mean over the axis, to be taken over its full length although zeros have left.
-    """
-
-    LENGTH = auto()
-    FROM_END = auto()
-    INDICES = auto()
-    EQUAL_PARTS = auto()
-    BROADCAST = auto()
-    MEAN = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class SizeSlot:
-    """What follows when labels leave: an entry of a constant input of a node, or of an attribute of it.
-
-    `labels` are [length, rest]: an index of the axis leaves when all its labels do. `position` is the entry of a list.
-    """
-
-    node: int
-    labels: Ids
-    input: int = -1
-    position: int | None = 0
-    attribute: str = ""
-    counts: Counts = Counts.LENGTH
 
 
 class KnownRule(Protocol):
@@ -295,42 +158,6 @@ def _axis_of(ids: Ids) -> int:
     return long[0] if len(long) == 1 else -1
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Where an entry of a computed vector comes from: an input of the node that makes it, and the entry of that.
-
-    With `times` it is multiplied by a number that is not constant: the length of a batch, say.
-    """
-
-    node: int
-    position: int
-    entry: int
-    times: bool = False
-
-
-def piece_of(graph: TraceGraph, name: str, entry: int) -> Piece | None:
-    """Where an entry of a vector comes from that a Concat puts together, or that is one number times a constant."""
-    maker = graph.producer.get(name, -1)
-    node = graph.nodes[maker] if maker >= 0 else None
-    if node is None:
-        return None
-    if node.op_type == "Concat":
-        lengths = [(graph.size(piece) or (0,))[0] for piece in node.input]
-        ends = np.cumsum(lengths)
-        at = int(np.searchsorted(ends, entry, side="right"))
-        found = at < len(lengths) and 0 not in lengths[: at + 1]
-        return Piece(maker, at, entry - int(ends[at]) + lengths[at]) if found else None
-    size = graph.size(name)
-    if size is None or any(n != 1 for n in size):
-        return None
-    if node.op_type in ("Unsqueeze", "Squeeze", "Cast", "Identity"):
-        return Piece(maker, 0, 0)
-    constants = [at for at, operand in enumerate(node.input) if operand in graph.initializers]
-    if node.op_type == "Mul" and len(constants) == 1:
-        return Piece(maker, constants[0], 0, times=True)
-    return None
-
-
 class LabelFlow:
     """The labels around one node: read those of its inputs, tie, freeze, and write those of its outputs."""
 
@@ -372,7 +199,7 @@ class LabelFlow:
         if found.vector is not None and len(found.vector) == length and found.ids.shape[axis] == length:
             return Labelled(found.vector, found.zero.reshape(-1), found.vector)
         if not found.any and found.ids.ndim:
-            return _no_channels(length)
+            return no_channels(length)
         if not found.ids.ndim:
             return Labelled.of(np.full(length, -1, np.int64), False)
         axis %= found.ids.ndim
@@ -568,5 +395,5 @@ class LabelFlow:
     def write_channels(self, ids: Ids, zero: Bits | bool, rank: int, axis: int) -> None:
         """Give the first output labels along one axis."""
         shape = (1,) * axis + (len(ids),) + (1,) * (rank - axis - 1)
-        bits = _equal_bits(shape, zero) if isinstance(zero, bool) else np.broadcast_to(zero, ids.shape).reshape(shape)
+        bits = equal_bits(shape, zero) if isinstance(zero, bool) else np.broadcast_to(zero, ids.shape).reshape(shape)
         self.write(Labelled(ids.reshape(shape), bits, ids if id(ids) in self.book.whole else None))

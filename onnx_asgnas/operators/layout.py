@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import onnx
 
-from onnx_asgnas.operators.labels import Counts, Ids, Kind, LabelFlow, Labelled
+from onnx_asgnas.operators.labelled import Ids, Kind, Labelled
+from onnx_asgnas.operators.labels import LabelFlow
 from onnx_asgnas.operators.moving import Move, moves, normalised, part_of, remapped, views
 from onnx_asgnas.operators.registry import Joint, Op, Rule, first, never, register
 from onnx_asgnas.operators.reshaping import reshape_labels
+from onnx_asgnas.operators.slots import Counts
 
 
 def _mover(move: Move, **facts: Any) -> Rule:

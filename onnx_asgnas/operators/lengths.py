@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnx_asgnas.operators.labels import Ids, LabelFlow
+from onnx_asgnas.operators.labelled import Ids
+from onnx_asgnas.operators.labels import LabelFlow
 
 _SAME = frozenset({"Cast", "Identity", "Squeeze", "Unsqueeze", "Reshape"})
 

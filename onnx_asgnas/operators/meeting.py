@@ -13,8 +13,10 @@ from functools import reduce
 import numpy as np
 
 from onnx_asgnas.graph import TraceGraph
-from onnx_asgnas.operators.labels import Bits, Counts, Ids, Kind, LabelFlow, Labelled
+from onnx_asgnas.operators.labelled import Bits, Ids, Kind, Labelled
+from onnx_asgnas.operators.labels import LabelFlow
 from onnx_asgnas.operators.registry import ZeroRule
+from onnx_asgnas.operators.slots import Counts
 
 _BROADCASTING = frozenset({"Add", "Sub", "Mul", "Div", "Where", "Max", "Min", "Sum", "And", "Or", "Equal"})
 

@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from onnx_asgnas.operators.labels import Counts, Ids, LabelFlow, Labelled
+from onnx_asgnas.operators.labelled import Ids, Labelled
+from onnx_asgnas.operators.labels import LabelFlow
+from onnx_asgnas.operators.slots import Counts
 
 Move = Callable[[LabelFlow, Labelled], Labelled]
 """Takes the labels of the first input and gives those of the output; it notes ties and sizes on the way."""

@@ -6,7 +6,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from onnx_asgnas.operators.labels import Ids, Kind, LabelFlow, Labelled
+from onnx_asgnas.operators.labelled import Ids, Kind, Labelled
+from onnx_asgnas.operators.labels import LabelFlow
 from onnx_asgnas.operators.registry import Op, Rule, first, never, register
 
 

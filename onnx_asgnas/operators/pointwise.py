@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnx_asgnas.graph.shapes import elements
-from onnx_asgnas.operators.labels import Ids, Kind, LabelFlow, Labelled
+from onnx_asgnas.operators.labelled import Ids, Kind, Labelled
+from onnx_asgnas.operators.labels import LabelFlow
 from onnx_asgnas.operators.meeting import broadcast
 from onnx_asgnas.operators.moving import unchanged, views
 from onnx_asgnas.operators.registry import Joint, Op, Rule, first, never, register

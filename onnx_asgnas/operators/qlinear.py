@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnx_asgnas.operators.dense import gemm
-from onnx_asgnas.operators.labels import LabelFlow, Labelled
+from onnx_asgnas.operators.labelled import Labelled
+from onnx_asgnas.operators.labels import LabelFlow
 from onnx_asgnas.operators.layout import concat
 from onnx_asgnas.operators.pointwise import add, mul, not_zero_preserving, zero_preserving
 from onnx_asgnas.operators.quantised import MICROSOFT, is_zero_at, product

@@ -11,7 +11,8 @@ import numpy as np
 
 from onnx_asgnas.graph.shapes import elements
 from onnx_asgnas.operators.dense import conv, matmul
-from onnx_asgnas.operators.labels import Ids, Kind, LabelFlow, Labelled
+from onnx_asgnas.operators.labelled import Ids, Kind, Labelled
+from onnx_asgnas.operators.labels import LabelFlow
 from onnx_asgnas.operators.quantisation import same_zero
 from onnx_asgnas.operators.recast import recast
 from onnx_asgnas.operators.registry import Op, Quantised, Rule, first, never, register

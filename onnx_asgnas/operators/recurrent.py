@@ -9,7 +9,8 @@ from onnx import numpy_helper
 
 from onnx_asgnas.graph import TraceGraph
 from onnx_asgnas.graph.shapes import elements
-from onnx_asgnas.operators.labels import Ids, Kind, LabelFlow, Labelled
+from onnx_asgnas.operators.labelled import Ids, Kind, Labelled
+from onnx_asgnas.operators.labels import LabelFlow
 from onnx_asgnas.operators.registry import Op, Rule, register
 
 _KEEP_ZERO = frozenset({"Elu", "LeakyRelu", "Relu", "ScaledTanh", "Softsign", "Tanh"})

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onnx_asgnas.operators.labels import LabelFlow, Labelled
+from onnx_asgnas.operators.labelled import Labelled
+from onnx_asgnas.operators.labels import LabelFlow
 from onnx_asgnas.operators.pointwise import freeze_at_pole
 from onnx_asgnas.operators.registry import Op, Rule, first, never, register
 

@@ -11,7 +11,8 @@ import numpy as np
 import onnx
 
 from onnx_asgnas.graph import TraceGraph
-from onnx_asgnas.operators.labels import Ids, LabelFlow
+from onnx_asgnas.operators.labelled import Ids
+from onnx_asgnas.operators.labels import LabelFlow
 
 ZeroRule = Callable[[tuple[bool, ...]], bool]
 """Is the output all zero, given which inputs are. An input that is not there counts as zero."""

@@ -15,7 +15,8 @@ from operator import mul
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_asgnas.operators.labels import LabelFlow, Labelled
+from onnx_asgnas.operators.labelled import Labelled
+from onnx_asgnas.operators.labels import LabelFlow
 
 _LARGEST = 65_536
 """Labels that a merge with unlabelled axes would spread over more places than this are mixed instead."""

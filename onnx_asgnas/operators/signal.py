@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from onnx_asgnas.graph.shapes import elements
 from onnx_asgnas.operators.dense import conv
-from onnx_asgnas.operators.labels import Kind, LabelFlow, Labelled
+from onnx_asgnas.operators.labelled import Kind, Labelled
+from onnx_asgnas.operators.labels import LabelFlow
 from onnx_asgnas.operators.recast import recast
 from onnx_asgnas.operators.registry import Op, Rule, first, register
 

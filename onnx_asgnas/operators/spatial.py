@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from onnx_asgnas.operators.labels import LabelFlow, Labelled
+from onnx_asgnas.operators.labelled import Labelled
+from onnx_asgnas.operators.labels import LabelFlow
 from onnx_asgnas.operators.layout import follows
 from onnx_asgnas.operators.registry import Op, Rule, first, never, register
 

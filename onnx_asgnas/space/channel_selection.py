@@ -9,7 +9,7 @@ from math import gcd
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_asgnas.operators.labels import Ids, Kind
+from onnx_asgnas.operators.labelled import Ids, Kind
 from onnx_asgnas.space.channels import Channels, Mask
 
 Redundancy = NDArray[np.float64]

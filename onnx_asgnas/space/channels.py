@@ -14,7 +14,7 @@ from scipy.sparse.csgraph import connected_components
 
 from onnx_asgnas.graph import TraceGraph
 from onnx_asgnas.operators import Rule, dequantised, zero_of
-from onnx_asgnas.operators.labels import Ids, Kind, LabelledAxis
+from onnx_asgnas.operators.labelled import Ids, Kind, LabelledAxis
 from onnx_asgnas.space.coupling import Coupling
 from onnx_asgnas.space.structures import Group, Slice
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from onnx_asgnas.graph import TraceGraph
 from onnx_asgnas.operators import Rule
-from onnx_asgnas.operators.labels import Freeze, Ids, Kind, LabelBook, LabelFlow, LabelledAxis
+from onnx_asgnas.operators.labelled import Ids, Kind, LabelledAxis
+from onnx_asgnas.operators.labels import Freeze, LabelBook, LabelFlow
 from onnx_asgnas.operators.lengths import follow_lengths
 from onnx_asgnas.space.grouping import Grouping, settle
 

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from onnx_asgnas.operators.labels import Ids, Kind, LabelledAxis
+from onnx_asgnas.operators.labelled import Ids, Kind, LabelledAxis
 from onnx_asgnas.space.channel_cost import ChannelCost
 from onnx_asgnas.space.channels import Channels
 from onnx_asgnas.space.coupling import Coupling

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components
 
-from onnx_asgnas.operators.labels import Freeze, Ids, Kind, LabelBook
+from onnx_asgnas.operators.labelled import Ids, Kind
+from onnx_asgnas.operators.labels import Freeze, LabelBook
 
 _ROUNDS = 8
 """How often rectangles are looked at again after others were settled; what is still open then stays."""

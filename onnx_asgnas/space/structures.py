@@ -11,7 +11,7 @@ import numpy as np
 
 from onnx_asgnas.graph import TraceGraph
 from onnx_asgnas.operators import Rule, parameters_of
-from onnx_asgnas.operators.labels import Ids, Kind
+from onnx_asgnas.operators.labelled import Ids, Kind
 from onnx_asgnas.space.coupling import Coupling
 from onnx_asgnas.space.joints import Joints
 from onnx_asgnas.space.regions import Regions

@@ -18,7 +18,8 @@ from onnx_asgnas.graph.checks import with_own_domain, without_weights
 from onnx_asgnas.graph.nodes import read_by
 from onnx_asgnas.graph.runtime import random_inputs, run, session
 from onnx_asgnas.operators import zero_of
-from onnx_asgnas.operators.labels import Kind, LabelBook
+from onnx_asgnas.operators.labelled import Kind
+from onnx_asgnas.operators.labels import LabelBook
 from onnx_asgnas.space import Group, RemovalState, SearchSpace, analyze
 from onnx_asgnas.space.channel_selection import ChannelOrder, Widths
 from onnx_asgnas.surgery.sizes import SizeSurgery, leaving

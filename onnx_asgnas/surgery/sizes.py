@@ -12,7 +12,8 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from onnx_asgnas.graph import TraceGraph
-from onnx_asgnas.operators.labels import Counts, Ids, SizeSlot, piece_of
+from onnx_asgnas.operators.labelled import Ids
+from onnx_asgnas.operators.slots import Counts, SizeSlot, piece_of
 
 Values = dict[str, NDArray[np.generic]]
 

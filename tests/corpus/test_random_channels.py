@@ -12,7 +12,7 @@ from onnx_asgnas.config import Target
 from onnx_asgnas.errors import TargetError
 from onnx_asgnas.graph import TraceGraph, normalise
 from onnx_asgnas.graph.runtime import run, session
-from onnx_asgnas.operators.labels import Kind
+from onnx_asgnas.operators.labelled import Kind
 from onnx_asgnas.pruning import Pruned, cut
 from onnx_asgnas.space import SearchSpace, analyze
 from onnx_asgnas.surgery import construct

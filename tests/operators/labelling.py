@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from onnx_asgnas.graph import TraceGraph
 from onnx_asgnas.operators import rules_of
-from onnx_asgnas.operators.labels import Ids, Kind, LabelBook, LabelFlow, Labelled
+from onnx_asgnas.operators.labelled import Ids, Kind, Labelled
+from onnx_asgnas.operators.labels import LabelBook, LabelFlow
 from onnx_asgnas.space.coupling import Coupling
 from onnx_asgnas.space.grouping import settle
 from tests.operators.cutting import Array, model_of

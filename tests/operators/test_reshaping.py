@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnx_asgnas.operators.labels import LabelFlow, Labelled
+from onnx_asgnas.operators.labelled import Labelled
+from onnx_asgnas.operators.labels import LabelFlow
 from onnx_asgnas.operators.reshaping import common_factors, reshape_labels
 from tests.operators.cutting import cut_half, free_groups, model_of, normal, sizes_of
 from tests.operators.labelling import constants_of, coupling_of, flow_of, groups_at, label, reasons, settled

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from onnx_asgnas.config import Criterion, Mode, Target
 from onnx_asgnas.errors import TargetError
-from onnx_asgnas.operators.labels import Kind
+from onnx_asgnas.operators.labelled import Kind
 from onnx_asgnas.pruning import cut
 from onnx_asgnas.space import SearchSpace, analyze
 from onnx_asgnas.space.channel_selection import ChannelOrder, Widths

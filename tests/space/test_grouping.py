@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnx_asgnas.operators.labels import Ids, Kind, LabelFlow, Labelled
+from onnx_asgnas.operators.labelled import Ids, Kind, Labelled
+from onnx_asgnas.operators.labels import LabelFlow
 from onnx_asgnas.space.grouping import Grouping, settle
 from tests.operators.cutting import cut_half, model_of, normal, sizes_of
 from tests.operators.labelling import flow_of, settled

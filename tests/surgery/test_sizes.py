@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnx_asgnas.graph import TraceGraph
-from onnx_asgnas.operators.labels import Counts, SizeSlot
+from onnx_asgnas.operators.slots import Counts, SizeSlot
 from onnx_asgnas.surgery.sizes import SizeSurgery, leaving
 from tests.operators.cutting import cut_half, model_of, normal, sizes_of
 
