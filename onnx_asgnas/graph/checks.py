@@ -109,8 +109,13 @@ def first_line(error: Exception) -> str:
 
 def value_info(name: str, tensor: onnx.TensorProto) -> onnx.ValueInfoProto:
     """What a graph input of the type and shape of an initializer is."""
-    kind = onnx.helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims))
-    return onnx.ValueInfoProto(name=name, type=kind)
+    value = onnx.ValueInfoProto(name=name)
+    kind = value.type.tensor_type
+    kind.elem_type = tensor.data_type
+    kind.shape.SetInParent()
+    for length in tensor.dims:
+        kind.shape.dim.add().dim_value = length
+    return value
 
 
 def _copy_fields(source: Message, target: Message, leave: set[str]) -> None:

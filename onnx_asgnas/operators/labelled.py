@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Flag, auto
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Ids = NDArray[np.int64]
 Bits = NDArray[np.bool_]
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 class Kind(Flag):
@@ -98,7 +100,13 @@ class Labelled:
         """The labels by their place on an axis, [length, rest]: an index leaves when all its labels do."""
         if self.ids.size == self.ids.shape[axis]:
             return self.ids.reshape(-1, 1)
-        return np.ascontiguousarray(np.moveaxis(self.ids, axis, 0).reshape(self.ids.shape[axis], -1))
+        return slabs(self.ids, axis)
+
+
+def slabs(array: NDArray[Scalar], axis: int) -> NDArray[Scalar]:
+    """An array as a table [length of the axis, rest]."""
+    order = (axis, *range(axis), *range(axis + 1, array.ndim))
+    return np.ascontiguousarray(array.transpose(order)).reshape(array.shape[axis], -1)
 
 
 @lru_cache(maxsize=32)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,10 @@ class Op:
         self.graph = graph
         self.index = index
         self.node = graph.nodes[index] if node is None else node
-        self._attributes: dict[str, onnx.AttributeProto] = {a.name: a for a in self.node.attribute}
+
+    @cached_property
+    def _attributes(self) -> dict[str, onnx.AttributeProto]:
+        return {a.name: a for a in self.node.attribute}
 
     def attribute(self, name: str, default: Any = None) -> Any:
         """The value of an attribute, `default` where it is not given."""

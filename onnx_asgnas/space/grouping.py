@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components
 
-from onnx_asgnas.operators.labelled import Ids, Kind
+from onnx_asgnas.operators.labelled import Ids, Kind, slabs
 from onnx_asgnas.operators.labels import Freeze, LabelBook
 
 _ROUNDS = 8
@@ -94,7 +94,7 @@ def settle(book: LabelBook) -> Grouping:
             return grouping
         for _, ids in unsettled:
             axis = max(range(ids.ndim), key=lambda a: _free_along(grouping, ids, a))
-            table = np.moveaxis(ids, axis, 0).reshape(ids.shape[axis], -1)
+            table = slabs(ids, axis)
             _tie_rows(book, table)
         grouping = Grouping(book)
     for name, ids in rectangles:
@@ -113,8 +113,8 @@ def _is_settled(grouping: Grouping, ids: Ids) -> bool:
     if stays.all():
         return True
     for axis in range(ids.ndim):
-        table = np.moveaxis(groups, axis, 0).reshape(ids.shape[axis], -1)
-        kept = np.moveaxis(stays, axis, 0).reshape(ids.shape[axis], -1)
+        table = slabs(groups, axis)
+        kept = slabs(stays, axis)
         if ((table == table[:, :1]).all(1) | kept.all(1)).all():
             return True
     return False
@@ -122,7 +122,7 @@ def _is_settled(grouping: Grouping, ids: Ids) -> bool:
 
 def _free_along(grouping: Grouping, ids: Ids, axis: int) -> int:
     """How many free groups are left if the slabs along an axis leave as wholes."""
-    table = np.moveaxis(ids, axis, 0).reshape(ids.shape[axis], -1)
+    table = slabs(ids, axis)
     groups = np.where(table >= 0, grouping.group[table], -1)
     stays = ((table < 0) | grouping.frozen[groups]).any(1)
     rows = np.repeat(np.arange(len(table)), table.shape[1])
