@@ -12,6 +12,8 @@ import pytest
 import onnx_asgnas as nas
 from onnx_asgnas.cli import main
 from onnx_asgnas.errors import VerificationError
+from onnx_asgnas.evaluation import Benchmark
+from onnx_asgnas.evaluation.latency import Latency
 from onnx_asgnas.graph import load_model, save_model
 from tests.made_up import graph, images, network
 
@@ -157,3 +159,15 @@ def test_a_model_without_channels(command: Any, tmp_path: Path) -> None:
     assert code == 2
     assert "nothing to remove" in err
     assert "analyze MODEL --mode prune --explain" in err
+
+
+@pytest.mark.parametrize(("ratio", "round_to", "said"), [(1.1, 1, True), (0.5, 1, False), (1.1, 8, False)])
+def test_a_word_on_widths_that_are_slow(
+    command: Any, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ratio: float, round_to: int, said: bool
+) -> None:
+    measured = [Latency(median=time, p95=time, runs=9, ratio=time) for time in (1.0, ratio)]
+    module = sys.modules[Benchmark.__module__]
+    monkeypatch.setattr(module, "measure_latency", lambda graphs, **_: measured)
+    code, out, err = command("prune", model, "--keep-macs", 0.5, "--round-to", round_to, "-o", tmp_path / "c.onnx")
+    assert code == 0, err
+    assert ("--round-to 8" in out) is said

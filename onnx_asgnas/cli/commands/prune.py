@@ -110,6 +110,10 @@ def prune(
         raise typer.Exit(1)
 
 
+_SLOW = 0.15
+"""How much more of the latency than of the multiply-accumulates a compact model keeps before it is worth a word."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Job:
     """A model that was analysed once, and what is to be done for each target."""
@@ -124,11 +128,12 @@ class _Job:
         """Cut for one target, write and show it; raises VerificationError, and writes nothing, if the check fails."""
         compact, verification = self._cut(target, output, self.zeroed)
         verification.require()
-        facts = self._measured([compact], verification).to_dict()
+        measured = self._measured([compact], verification)
         if as_json:
-            print_json(facts)
+            print_json(measured.to_dict())
         else:
-            draw_comparison(facts)
+            draw_comparison(measured.to_dict())
+            self._advise(measured)
             say(f"\ncompact model: {output}" + ("" if self.zeroed is None else f"\nzeroed model:  {self.zeroed}"))
 
     def several(self, wanted: list[Target], output: Path, picture: Path | None, as_json: bool) -> bool:
@@ -142,12 +147,20 @@ class _Job:
             header, *rows = found.rows()
             say()
             draw_table("", header, rows, bars=1)
+            self._advise(found.comparison)
             say()
             for target, file, verification in zip(wanted, found.files, found.verifications, strict=True):
                 say(
                     str(file) if verification.passed else f"{target} is not written: {escape(verification.explanation)}"
                 )
         return found.passed
+
+    def _advise(self, measured: Benchmark) -> None:
+        """Say what makes a network fast that is smaller and not faster."""
+        pairs = [(model.latency_ms, measured.kept_by(model).macs) for model in measured.models[1:]]
+        slow = any(latency is not None and latency.ratio > macs + _SLOW for latency, macs in pairs)
+        if slow and self.options["round_to"] == 1:
+            say("\nslower than its MACs promise: onnxruntime likes widths that are multiples of 8, try --round-to 8")
 
     def _curve(self, wanted: list[Target], output: Path) -> Curve:
         from onnx_asgnas.report.curve import Curve
