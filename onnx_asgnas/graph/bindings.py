@@ -4,6 +4,9 @@ A dimension with a name has the same number wherever the name stands, and a name
 ("past + sequence"). At the first binding an open batch is 1, any other open length 64; at the second 2 and 96. The
 third, odd sizes that no two names share, catches what is equal by chance (N // 4 is zero at one and at two, height % 32
 at 64 and at 96).
+
+Windows and strides may be larger than that (speech networks begin with strides of 320 samples): where a tensor comes
+out empty, all lengths but the batch are multiplied by the next of GROWTHS.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ from onnx_asgnas.graph.facts import Dims
 
 Sizes = tuple[int, int, int]
 
+GROWTHS = (1, 16, 256)
+
 _BATCH = (1, 2)
 _OTHER = (64, 96)
 """Multiples of the usual strides."""
@@ -32,9 +37,13 @@ _OPERATORS: dict[type[ast.operator], Callable[[int, int], int]] = {
 
 
 class OpenDimensions:
-    """The numbers of the open dimensions of these inputs; without any, there is a single binding."""
+    """The numbers of the open dimensions of these inputs, `growth` times as long as usual.
 
-    def __init__(self, inputs: Iterable[onnx.ValueInfoProto]) -> None:
+    Without any open dimension there is a single binding.
+    """
+
+    def __init__(self, inputs: Iterable[onnx.ValueInfoProto], growth: int = 1) -> None:
+        self._growth = growth
         self._sizes: dict[str, Sizes] = {}
         self._primes = count()
         self._batch: Sizes | None = None
@@ -69,8 +78,11 @@ class OpenDimensions:
         return tuple(result)
 
     def _fresh(self, axis: int) -> Sizes:
-        first, second = _OTHER if axis else _BATCH
-        return first, second, _PRIMES[next(self._primes) % len(_PRIMES)]
+        prime = _PRIMES[next(self._primes) % len(_PRIMES)]
+        if not axis:
+            return *_BATCH, prime
+        first, second = (length * self._growth for length in _OTHER)
+        return first, second, prime * self._growth + (self._growth > 1)  # odd, too
 
     def _unnamed_batch(self) -> Sizes:
         """Dimensions without a name that stand first are one and the same."""

@@ -71,12 +71,16 @@ class FactTable:
 
     def __init__(self) -> None:
         self._known: dict[object, Fact] = {}
+        self.has_empty = False
+        """Is there a fact of a tensor of two dimensions or more that has no elements."""
 
     def of(self, kind: int, dims: Dims | None) -> Fact:
         """The fact of a tensor without a known value."""
         found = self._known.get((kind, dims))
         if found is None:
             found = self._known[kind, dims] = Fact(kind, dims, complete=bool(kind) and _is_known(dims))
+            if dims is not None and len(dims) > 1 and not all([length is None or length > 0 for length in dims]):
+                self.has_empty = True
         return found
 
     def of_value(self, value: Array, *, hint: bool = False) -> Fact:

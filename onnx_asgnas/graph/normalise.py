@@ -22,7 +22,7 @@ from onnx_asgnas.graph.checks import frame_of, is_large, value_info
 from onnx_asgnas.graph.folding import fold
 from onnx_asgnas.graph.functions import inline_functions
 from onnx_asgnas.graph.nodes import has_subgraph, is_standard, live, read_by, remove_dead, replace, subgraphs
-from onnx_asgnas.graph.shapes import ShapeInference
+from onnx_asgnas.graph.shapes import ShapeInference, at_lengths_that_fit
 from onnx_asgnas.graph.weights import Weights
 
 __all__ = ["NormalForm", "normal_form", "normalise", "read_by", "remove_dead"]
@@ -75,6 +75,10 @@ def normalise(model: onnx.ModelProto) -> onnx.ModelProto:
 def normal_form(model: onnx.ModelProto, weights: Weights | None = None) -> NormalForm:
     """The normal form in parts, with what shape inference found on the way; the argument is not changed."""
     weights = weights or Weights()
+    return at_lengths_that_fit(lambda growth: _normal_form(model, weights, growth), lambda form: form.shapes)
+
+
+def _normal_form(model: onnx.ModelProto, weights: Weights, growth: int) -> NormalForm:
     initializers = {t.name: t for t in model.graph.initializer}
     if model.functions:
         model = inline_functions(model)
@@ -89,7 +93,7 @@ def normal_form(model: onnx.ModelProto, weights: Weights | None = None) -> Norma
     nodes = _split_merged_weights(nodes, outputs, initializers, constants)
     _name_nodes(nodes)
     _split_shared_statistics(nodes, initializers)
-    shapes = ShapeInference(frame, constants, initializers, weights.array)
+    shapes = ShapeInference(frame, constants, initializers, weights.array, growth)
     nodes = fold(nodes, outputs, initializers, shapes)
     nodes, needed = live(nodes, outputs)
     _keep_needed(frame.graph, nodes, needed)

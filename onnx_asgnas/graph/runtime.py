@@ -90,23 +90,25 @@ def run(session: Any, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]
         ) from None
 
 
-def random_inputs(model: onnx.ModelProto, batch: int = 1, seed: int = 0) -> Arrays:
+def random_inputs(model: onnx.ModelProto, batch: int = 1, seed: int = 0, length: int = 64) -> Arrays:
     """Made-up inputs that fit the model: normal floats, small non-negative integers, true masks.
 
     A dimension with the name of an open first dimension, and every other open first one, is the batch; other open
-    dimensions are 64.
+    dimensions are `length`.
     """
     random = np.random.default_rng(seed)
     weights = {t.name for t in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in weights]
     batch_names = {v.type.tensor_type.shape.dim[0].dim_param for v in inputs if v.type.tensor_type.shape.dim} - {""}
-    return {value.name: _random(value, batch, batch_names, random) for value in inputs}
+    return {value.name: _random(value, batch, batch_names, length, random) for value in inputs}
 
 
-def _random(value: onnx.ValueInfoProto, batch: int, batch_names: set[str], random: np.random.Generator) -> NDArray[Any]:
+def _random(
+    value: onnx.ValueInfoProto, batch: int, batch_names: set[str], length: int, random: np.random.Generator
+) -> NDArray[Any]:
     kind = value.type.tensor_type
     dims = [
-        d.dim_value or (batch if axis == 0 or d.dim_param in batch_names else 64)
+        d.dim_value or (batch if axis == 0 or d.dim_param in batch_names else length)
         for axis, d in enumerate(kind.shape.dim)
     ]
     dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)

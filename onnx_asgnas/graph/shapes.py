@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
@@ -21,17 +21,19 @@ from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from onnx_asgnas.graph import arithmetic, contrib_shapes, shape_rules
-from onnx_asgnas.graph.bindings import OpenDimensions
+from onnx_asgnas.graph.bindings import GROWTHS, OpenDimensions
 from onnx_asgnas.graph.facts import ABSENT, SMALL, UNKNOWN, Array, Fact, FactTable, elements
 from onnx_asgnas.graph.nodes import has_subgraph, is_standard, read_by
 
-__all__ = ["Shape", "ShapeInference", "elements"]
+__all__ = ["Shape", "ShapeInference", "at_lengths_that_fit", "elements", "shapes_of"]
 
 logger = logging.getLogger(__name__)
 
 Shape = tuple["int | None", ...]
 Facts = tuple[Fact, ...]
 """Of one tensor at each binding, or of several tensors at one."""
+
+_Made = TypeVar("_Made")
 
 _SCALES = 8
 """Float initializers up to this size (the scales of a Resize) are shown to shape inference, but never evaluated."""
@@ -73,6 +75,7 @@ class ShapeInference:
         constants: Collection[str] = (),
         initializers: Mapping[str, onnx.TensorProto] | None = None,
         read: Callable[[onnx.TensorProto], Array] = numpy_helper.to_array,
+        growth: int = 1,
     ) -> None:
         if initializers is None:
             initializers = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -87,7 +90,9 @@ class ShapeInference:
         self._scales: dict[str, onnx.TensorProto] = {}
         self._read = read
         inputs = [value for value in model.graph.input if value.name not in initializers]
-        self._open = OpenDimensions(inputs)
+        self.growth = growth
+        """By how much open lengths are longer than usual."""
+        self._open = OpenDimensions(inputs, growth)
         self._unknown, self._absent = self._everywhere(UNKNOWN), self._everywhere(ABSENT)
         self._stated = {v.name: v for v in (*model.graph.value_info, *model.graph.output)}
         for name, tensor in initializers.items():
@@ -100,6 +105,7 @@ class ShapeInference:
             )
         for value in inputs:
             self._facts[value.name] = self._of_input(value)
+        self._table.has_empty = False  # what the model itself says is empty is so at every length
 
     def add_initializer(self, tensor: onnx.TensorProto, name: str = "") -> None:
         """Make an initializer known: its type, and its value where it is small and no float."""
@@ -116,6 +122,11 @@ class ShapeInference:
     def add_constant(self, name: str, value: NDArray[np.generic]) -> None:
         """Make a tensor known by value at all bindings."""
         self._facts[name] = self._everywhere(self._table.of_value(value))
+
+    @property
+    def fits(self) -> bool:
+        """Is no tensor empty that would not be at larger open lengths, as far as these can tell."""
+        return self._open.bindings == 1 or not self._table.has_empty
 
     @property
     def version(self) -> int:
@@ -346,3 +357,31 @@ class ShapeInference:
             return (UNKNOWN,) * len(node.output)
         found = {value.name: self._table.of_type(value.type) for value in outputs}
         return tuple(found.get(name, UNKNOWN) for name in node.output)
+
+
+def shapes_of(model: onnx.ModelProto, known: Mapping[str, Array] | None = None) -> ShapeInference:
+    """The shapes of all tensors of a model with its nodes in order; `known` are more values that are constant."""
+
+    def inferred(growth: int) -> ShapeInference:
+        shapes = ShapeInference(model, growth=growth)
+        for name, value in (known or {}).items():
+            shapes.add_constant(name, value)
+        for node in model.graph.node:
+            shapes.step(node)
+        shapes.release()
+        return shapes
+
+    return at_lengths_that_fit(inferred, lambda shapes: shapes)
+
+
+def at_lengths_that_fit(made: Callable[[int], _Made], shapes: Callable[[_Made], ShapeInference]) -> _Made:
+    """What is made at the usual open lengths, or at longer ones where those leave a tensor empty.
+
+    A tensor that is empty at all of them is taken to be so at every length.
+    """
+    usual = found = made(GROWTHS[0])
+    for growth in GROWTHS[1:]:
+        if shapes(found).fits:
+            return found
+        found = made(growth)
+    return found if shapes(found).fits else usual

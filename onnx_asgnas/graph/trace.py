@@ -15,7 +15,7 @@ import onnx
 from onnx_asgnas.graph.model_io import ModelSource, open_model
 from onnx_asgnas.graph.nodes import read_by
 from onnx_asgnas.graph.normalise import NormalForm, normal_form
-from onnx_asgnas.graph.shapes import Shape, ShapeInference
+from onnx_asgnas.graph.shapes import Shape, ShapeInference, shapes_of
 from onnx_asgnas.graph.weights import Weights
 
 
@@ -41,10 +41,7 @@ class TraceGraph:
 
     def __init__(self, model: onnx.ModelProto, shapes: ShapeInference | None = None) -> None:
         if shapes is None:
-            shapes = ShapeInference(model)
-            for node in model.graph.node:
-                shapes.step(node)
-            shapes.release()
+            shapes = shapes_of(model)
         initializers = {t.name: t for t in model.graph.initializer}
         self._index(NormalForm(model, list(model.graph.node), initializers, Weights(), shapes))
         self.__dict__["model"] = model
@@ -134,6 +131,11 @@ class TraceGraph:
         if found is None:
             found = self._known[name] = (self._shapes.shape(name), *self._shapes.sizes(name))
         return found
+
+    @property
+    def growth(self) -> int:
+        """How many times the usual 64 an open length has in `sizes`: more than once where 64 are too few."""
+        return self._shapes.growth
 
     def dtype(self, name: str) -> int:
         """The ONNX element type of a tensor; UNDEFINED (0) where unknown."""

@@ -169,7 +169,7 @@ class _Surgery:
         names = [] if self.state is None else self.state.constants_read()
         if not names:
             return {}
-        feeds = random_inputs(self.graph.model)
+        feeds = random_inputs(self.graph.model, length=64 * self.graph.growth)
         values = run(session(self.graph.model, outputs=names), feeds, names)
         self._cut_channels(values)
         for name in names:

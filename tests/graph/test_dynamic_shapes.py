@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -226,3 +227,43 @@ def test_a_slice_that_ends_elsewhere_stays_computed() -> None:
             s = Shape (x)  l = Gather (s, i1)  e = Div (l, two)  y = Slice (x, one, e, i1) }"""
     )
     assert "Div" in operators(same_numbers(model))
+
+
+STRIDES = """
+agraph (float[N,1,L] x) => (float[N,M,8] y)
+<int64[1] eight = {8}, int64[2] split = {2, 4}>
+{
+  z = Conv<strides = [320]>(x, w)
+  t = Transpose<perm = [0, 2, 1]>(z)
+  s = Shape<start = 0, end = 2>(t)
+  target = Concat<axis = 0>(s, split)
+  heads = Reshape<allowzero = 1>(t, target)
+  rows = Transpose<perm = [0, 1, 3, 2]>(heads)
+  again = Concat<axis = 0>(s, eight)
+  y = Reshape(rows, again)
+}
+"""
+
+
+def test_windows_of_speech_are_longer_than_the_usual_lengths() -> None:
+    random = np.random.default_rng(0)
+    model = parse(STRIDES)
+    model.graph.initializer.append(numpy_helper.from_array(random.standard_normal((8, 1, 400), np.float32), "w"))
+    graph = TraceGraph.of(model)
+    assert graph.growth > 1
+    assert graph.shape("heads") == (None, None, 2, 4)
+    assert graph.shape("rows") == (None, None, 4, 2)
+    for batch, length in ((1, 400), (2, 1100)):
+        x = random.standard_normal((batch, 1, length), np.float32)
+        (expected,), (found,) = run(session(model), {"x": x}).values(), run(session(graph.model), {"x": x}).values()
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_what_is_empty_at_every_length_does_not_make_lengths_longer() -> None:
+    model = parse(
+        """agraph (float[N, L, 4] x) => (float[N, L, 4] y) <int64[1] one = {1}, int64[1] zero = {0}> {
+            none = Slice (x, zero, zero, one)  y = Concat <axis = 1> (none, x) }"""
+    )
+    graph = TraceGraph.of(model)
+    assert graph.growth == 1
+    assert graph.shape("none") == (None, 0, 4)
