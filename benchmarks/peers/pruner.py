@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import resource
 import signal
 import warnings
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from torchvision.models import VisionTransformer
 
 _CLASSES = 1000
 LIMIT = 300.0
+_MEMORY = 12 << 30
 """Seconds for one prune."""
 _CLOSE = 0.005
 """How near the share of parameters kept must come to the one that is asked for."""
@@ -59,16 +61,22 @@ def _multiple(module: nn.Module, round_to: int | None) -> int:
 
 @contextmanager
 def limited(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError where what is done within takes longer: on some networks a prune has not ended in minutes."""
+    """Raise TimeoutError or MemoryError where what is done within takes more than it may.
+
+    On some networks a prune has not ended in minutes, on some it asks for more memory than the machine has.
+    """
 
     def stop(*_: object) -> None:
         raise TimeoutError(f"not done after {seconds:g} s")
 
     before = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, seconds)
+    space, most = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, most))
     try:
         yield
     finally:
+        resource.setrlimit(resource.RLIMIT_AS, (space, most))
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
@@ -18,6 +19,7 @@ EXPORTER = "as shipped"
 _FOLDER = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
 _MATRIX = 2
 _VARIANCE = 4
+_LEAST_VARIANCE = 1e-3
 
 
 def names() -> Iterator[str]:
@@ -29,7 +31,9 @@ def names() -> Iterator[str]:
 def write(name: str, file: Path) -> dict[str, object]:
     """Write the model with random weights; gives what the index says of it."""
     model = onnx.load(_FOLDER / f"{name}.onnx")
-    parameters = _fill(model.graph, np.random.default_rng(len(name)))
+    random = np.random.default_rng(len(name))
+    parameters = _fill(model.graph, random)
+    _calibrate(model, random)
     onnx.checker.check_model(model)
     onnx.save(model, file)
     return {"parameters": parameters, "opset": model.opset_import[0].version}
@@ -64,3 +68,40 @@ def _values(
     else:
         values = random.uniform(-0.2, 0.2, shape)
     return values.astype(np.float32)
+
+
+def _calibrate(model: onnx.ModelProto, random: np.random.Generator) -> None:
+    """Move each batch normalisation's statistics near those of what it normalises, one after another.
+
+    Else the constant part of the activations grows from layer to layer, until the outputs hardly depend on the inputs.
+    """
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    norms = [node for node in model.graph.node if node.op_type == "BatchNormalization"]
+    (fed,) = (value for value in model.graph.input if value.name not in weights)
+    _, *sizes = (d.dim_value for d in fed.type.tensor_type.shape.dim)
+    images = random.standard_normal((1, *sizes)) + random.standard_normal((1, sizes[0], 1, 1))
+    statistics = [name for node in norms for name in node.input[3:5]]
+    feeds = {fed.name: images.astype(np.float32)} | {n: numpy_helper.to_array(weights[n]) for n in statistics}
+    session = _session(model, statistics, [node.input[0] for node in norms])
+    options = onnxruntime.RunOptions()
+    options.only_execute_path_to_fetches = True
+    for node in norms:
+        (values,) = session.run([node.input[0]], feeds, options)
+        axes = (0, *range(2, values.ndim))
+        moments = values.mean(axes), values.var(axes) + _LEAST_VARIANCE
+        for name, moment in zip(node.input[3:5], moments, strict=True):
+            feeds[name] = (moment * random.uniform(0.8, 1.2, moment.shape)).astype(np.float32)
+            weights[name].CopyFrom(numpy_helper.from_array(feeds[name], name))
+
+
+def _session(model: onnx.ModelProto, fed: list[str], outputs: list[str]) -> onnxruntime.InferenceSession:
+    """The model as it stands, taking these weights (each is an input before IR version 4) and giving these tensors."""
+    giving = onnx.ModelProto()
+    giving.CopyFrom(model)
+    for at in reversed([at for at, tensor in enumerate(giving.graph.initializer) if tensor.name in fed]):
+        del giving.graph.initializer[at]
+    giving.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    return onnxruntime.InferenceSession(giving.SerializeToString(), options, providers=["CPUExecutionProvider"])

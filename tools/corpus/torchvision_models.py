@@ -29,6 +29,17 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "inception_v3": {"init_weights": False, "aux_logits": True},
     "googlenet": {"init_weights": False, "aux_logits": True},
 }
+_BOXES = {"box_score_thresh": 0.0, "rpn_score_thresh": 0.0}
+_DETECTS_ALL: dict[str, dict[str, Any]] = {
+    "fasterrcnn": _BOXES,
+    "maskrcnn": _BOXES,
+    "keypointrcnn": _BOXES,
+    "fcos": {"score_thresh": 0.0},
+    "retinanet": {"score_thresh": 0.0},
+    "ssd": {"score_thresh": 0.0},
+    "ssdlite": {"score_thresh": 0.0},
+}
+"""With random weights no score reaches the usual thresholds, and an empty list of boxes says nothing."""
 _VIDEO = ("r3d_18", "r2plus1d_18", "s3d", "mvit_v1_b", "swin3d_t")
 
 
@@ -60,7 +71,9 @@ def entries() -> Iterator[Entry]:
         yield _entry(name, "segmentation", build, image(128))
     for name in models.list_models(module=models.detection):
         size = 300 if name.startswith("ssd300") else 320
-        options = {} if name.startswith("ssd") else {"min_size": size, "max_size": size}
+        options = _DETECTS_ALL[name.split("_")[0].rstrip("0123456789")]
+        if not name.startswith("ssd"):
+            options = options | {"min_size": size, "max_size": size}
         build = _builder(name, _Detection, weights_backbone=None, **options)
         yield _entry(name, "detection", build, image(size, batch=1))
     for name in _VIDEO:
