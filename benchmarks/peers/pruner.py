@@ -18,8 +18,9 @@ from torchvision.models import VisionTransformer
 
 _CLASSES = 1000
 LIMIT = 300.0
-_MEMORY = 12 << 30
 """Seconds for one prune."""
+_MEMORY = 12 << 30
+"""Bytes for one prune."""
 _CLOSE = 0.005
 """How near the share of parameters kept must come to the one that is asked for."""
 
