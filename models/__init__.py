@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from onnx_asgnas.models import demosupnet, stackedunets  # noqa: F401  (importing them registers their networks)
+from onnx_asgnas.models import (  # noqa: F401  (importing them registers their networks)
+    darts,
+    demosupnet,
+    regnet,
+    stackedunets,
+    superresnet,
+)
 from onnx_asgnas.models.registry import build, names, parse
 
 __all__ = ["build", "names", "parse"]

@@ -28,10 +28,11 @@ class Activation:
 class NetworkBuilder:
     """Collects nodes and seeded weights, then gives a checked ONNX model.
 
-    Nodes are named by the caller, and a node's output tensor bears the node's name. Weights are `<node>.weight`,
-    `<node>.bias`, and for BatchNormalization `.running_mean` and `.running_var` too. Convolutions and the linear layer
-    draw He-normal weights (He et al. 2015, fan in; variance 2/fan where a ReLU or a normalisation follows, else 1/fan)
-    from one generator, in the order of the calls; biases are zero and BatchNormalization starts as the identity.
+    Nodes are named by the caller, and a node's output tensor bears the node's name; dots in a name say where in the
+    network it is (`stage1.block0.conv1`). Weights are `<node>.weight`, `<node>.bias`, and for BatchNormalization
+    `.running_mean` and `.running_var` too. Convolutions and the linear layer draw He-normal weights (He et al. 2015,
+    fan in; variance 2/fan where a ReLU or a normalisation follows, else 1/fan) from one generator, in the order of the
+    calls; biases are zero and BatchNormalization starts as the identity.
     """
 
     def __init__(self, name: str, *, in_channels: int, size: int, seed: int) -> None:
@@ -65,25 +66,107 @@ class NetworkBuilder:
         for step, following in zip(steps, [*steps[1:], ""], strict=True):
             operator = _operator(step)
             if operator == "conv":
-                current = self._conv(step, current, channels or current.channels, kernel, stride, _operator(following))
+                behind = _operator(following)
+                current = self.conv(
+                    step,
+                    current,
+                    channels,
+                    kernel=kernel,
+                    stride=stride,
+                    bias=behind != "bn",  # the normalisation would take it away again
+                    gain=2.0 if behind in ("relu", "bn") else 1.0,
+                )
                 stride = 1
             elif operator == "bn":
-                current = self._batch_normalization(step, current)
+                current = self.batch_normalization(step, current)
             elif operator == "relu":
-                current = self._add_node("Relu", step, [current])
+                current = self.apply("Relu", step, current)
             elif operator in ("pool", "maxpool"):
-                current = self._pool("MaxPool", step, current)
+                current = self._halve("MaxPool", step, current)
             elif operator == "avgpool":
-                current = self._pool("AveragePool", step, current)
+                current = self._halve("AveragePool", step, current)
             elif operator == "resize" and resize_to is not None:
                 current = self._resize(step, current, resize_to.size)
             else:
                 raise ValueError(f"{step!r} in {names!r} is no operator of this builder")
         return current
 
+    def conv(
+        self,
+        name: str,
+        data: Activation,
+        channels: int | None = None,
+        *,
+        kernel: int = 3,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = False,
+        gain: float = 2.0,
+        pads: tuple[int, int] | None = None,
+    ) -> Activation:
+        """A convolution to `channels` (None: as many as come in) whose weights have the variance gain/fan.
+
+        It keeps the size, divided by `stride` and rounded up; other `pads`, (before, after), give another size.
+        """
+        channels = data.channels if channels is None else channels
+        before, after = (dilation * (kernel // 2),) * 2 if pads is None else pads
+        fan_in = data.channels // groups * kernel * kernel
+        weight = self._normal((channels, data.channels // groups, kernel, kernel), variance=gain / fan_in)
+        operands = [self._initializer(f"{name}.weight", weight)]
+        if bias:
+            operands.append(self._initializer(f"{name}.bias", np.zeros(channels)))
+        geometry: dict[str, Any] = {
+            "kernel_shape": [kernel] * 2,
+            "pads": [before, before, after, after],
+            "strides": [stride] * 2,
+        }
+        if dilation > 1:
+            geometry["dilations"] = [dilation] * 2
+        if groups > 1:
+            geometry["group"] = groups
+        size = (data.size + before + after - dilation * (kernel - 1) - 1) // stride + 1
+        return self._add_node("Conv", name, [data], operands, channels=channels, size=size, attributes=geometry)
+
+    def batch_normalization(self, name: str, data: Activation) -> Activation:
+        """A BatchNormalization that starts as the identity."""
+        start = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}
+        operands = [self._initializer(f"{name}.{role}", np.full(data.channels, value)) for role, value in start.items()]
+        return self._add_node(
+            "BatchNormalization", name, [data], operands, attributes={"epsilon": 1e-5, "momentum": 0.9}
+        )
+
+    def conv_bn(self, scope: str, data: Activation, channels: int | None = None, **options: Any) -> Activation:
+        """A convolution and its normalisation, `<scope>.conv` and `<scope>.bn`; the options are those of `conv`."""
+        return self.batch_normalization(f"{scope}.bn", self.conv(f"{scope}.conv", data, channels, **options))
+
+    def apply(self, op_type: str, name: str, *operands: Activation) -> Activation:
+        """An operator without weights and attributes (Relu, Sigmoid, Mul) whose result is like its first operand."""
+        return self._add_node(op_type, name, list(operands))
+
+    def pool(self, op_type: str, name: str, data: Activation, *, stride: int = 1) -> Activation:
+        """A MaxPool or AveragePool over 3x3 pixels, of which those outside of the image do not count."""
+        geometry = {"kernel_shape": [3, 3], "strides": [stride] * 2, "pads": [1] * 4}
+        return self._add_node(op_type, name, [data], size=-(-data.size // stride), attributes=geometry)
+
+    def global_pool(self, name: str, data: Activation) -> Activation:
+        """The mean of each channel, [N, C, 1, 1]."""
+        return self._add_node("GlobalAveragePool", name, [data], size=1)
+
+    def shifted(self, name: str, data: Activation) -> Activation:
+        """The image without its first row and column, by a Slice."""
+        operands = [
+            self._integers(f"{name}.{role}", values)
+            for role, values in {"starts": [1, 1], "ends": [data.size] * 2, "axes": [2, 3]}.items()
+        ]
+        return self._add_node("Slice", name, [data], operands, size=data.size - 1)
+
     def add(self, name: str, *operands: Activation) -> Activation:
-        """The sum of tensors of one shape."""
-        return self._add_node("Add", name, list(operands))
+        """The sum of tensors of one shape: a chain of Adds, `<name>` the last and `<name>_1`, `_2`, … before it."""
+        total = operands[0]
+        for at, operand in enumerate(operands[1:], 1):
+            total = self._add_node("Add", name if at == len(operands) - 1 else f"{name}_{at}", [total, operand])
+        return total
 
     def concat(self, name: str, *operands: Activation) -> Activation:
         """The operands one behind another along the channels."""
@@ -94,7 +177,7 @@ class NetworkBuilder:
         """End in a global average pool, a flatten and a linear layer (named in this order), and give the model."""
         require(2, classes=classes)
         pool, flatten, linear = names
-        pooled = self._add_node("GlobalAveragePool", pool, [features], size=1)
+        pooled = self.global_pool(pool, features)
         flat = self._add_node("Flatten", flatten, [pooled], attributes={"axis": 1})
         self._values.pop()  # its shape [N, C] is inferred; what is kept here is [N, C, H, W]
         weight = self._normal((classes, features.channels), variance=1 / features.channels)
@@ -105,25 +188,7 @@ class NetworkBuilder:
         self._add_node("Gemm", linear, [flat], operands, attributes={"transB": 1})
         return self._model(helper.make_tensor_value_info(linear, TensorProto.FLOAT, ["N", classes]))
 
-    def _conv(self, name: str, data: Activation, channels: int, kernel: int, stride: int, following: str) -> Activation:
-        fan_in = data.channels * kernel * kernel
-        variance = (2 if following in ("relu", "bn") else 1) / fan_in
-        weight = self._normal((channels, data.channels, kernel, kernel), variance=variance)
-        operands = [self._initializer(f"{name}.weight", weight)]
-        if following != "bn":  # the normalisation would take a bias away again
-            operands.append(self._initializer(f"{name}.bias", np.zeros(channels)))
-        geometry = {"kernel_shape": [kernel] * 2, "pads": [kernel // 2] * 4, "strides": [stride] * 2}
-        size = -(-data.size // stride)
-        return self._add_node("Conv", name, [data], operands, channels=channels, size=size, attributes=geometry)
-
-    def _batch_normalization(self, name: str, data: Activation) -> Activation:
-        start = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}
-        operands = [self._initializer(f"{name}.{role}", np.full(data.channels, value)) for role, value in start.items()]
-        return self._add_node(
-            "BatchNormalization", name, [data], operands, attributes={"epsilon": 1e-5, "momentum": 0.9}
-        )
-
-    def _pool(self, op_type: str, name: str, data: Activation) -> Activation:
+    def _halve(self, op_type: str, name: str, data: Activation) -> Activation:
         odd = data.size % 2  # one more row and column at the end, so that none is left out
         geometry = {"kernel_shape": [2, 2], "strides": [2, 2], "pads": [0, 0, odd, odd]}
         return self._add_node(op_type, name, [data], size=(data.size + 1) // 2, attributes=geometry)
@@ -142,6 +207,10 @@ class NetworkBuilder:
 
     def _initializer(self, name: str, value: NDArray[np.float64]) -> str:
         self._initializers.append(numpy_helper.from_array(value.astype(np.float32), name))
+        return name
+
+    def _integers(self, name: str, values: list[int]) -> str:
+        self._initializers.append(numpy_helper.from_array(np.array(values, np.int64), name))
         return name
 
     def _add_node(
