@@ -18,8 +18,7 @@ from onnx_asgnas.operators import trainable_parameters
 from onnx_asgnas.training.engines import Engine, create_engine, resolve_engine
 from onnx_asgnas.training.engines.ort_session import OrtInference
 from onnx_asgnas.training.inputs import InputSpec, bind_inputs, input_specs
-from onnx_asgnas.training.lowering import TrainingGraph, batch_norm_statistics, feed_from_outside, lower
-from onnx_asgnas.training.opset import loadable
+from onnx_asgnas.training.lowering import TrainingGraph, batch_norm_statistics, feed_from_outside, loadable, lower
 from onnx_asgnas.training.scopes import Scope, mount
 
 Outputs: TypeAlias = "torch.Tensor | tuple[torch.Tensor, ...]"

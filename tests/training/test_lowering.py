@@ -17,8 +17,9 @@ from onnx import helper, numpy_helper, parser
 from onnx_asgnas.errors import ModelError, UnsupportedOperatorError
 from onnx_asgnas.graph import TraceGraph, normalise
 from onnx_asgnas.training.bridge import OnnxModule
-from onnx_asgnas.training.lowering import DIFFERENTIABLE, GradientPath, lower
-from onnx_asgnas.training.rewriting import REWRITES
+from onnx_asgnas.training.lowering import GradientPath, lower
+from onnx_asgnas.training.lowering.dialect import DIFFERENTIABLE
+from onnx_asgnas.training.lowering.rewriting import REWRITES
 
 Tensor = torch.Tensor
 IMAGE = (3, 6, 6)

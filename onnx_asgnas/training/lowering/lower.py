@@ -8,15 +8,15 @@ standard defines for them, what is left is rewritten by `rewrites`, and what sti
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import onnx
 
 from onnx_asgnas.errors import UnsupportedOperatorError
-from onnx_asgnas.graph.normalise import read_by
-from onnx_asgnas.training import resampling as _registered  # noqa: F401 (its rewrites register themselves)
-from onnx_asgnas.training.opset import (
+from onnx_asgnas.training.lowering import resampling as _registered  # noqa: F401 (its rewrites register themselves)
+from onnx_asgnas.training.lowering.dialect import DIFFERENTIABLE, ORT, Dialect
+from onnx_asgnas.training.lowering.opset import (
     BODIES_OPSET,
     has_body,
     inline_bodies,
@@ -27,18 +27,9 @@ from onnx_asgnas.training.opset import (
     trace_constants,
     without_cast_like,
 )
-from onnx_asgnas.training.rewrites import freeze_batch_normalization, train_batch_normalization
-from onnx_asgnas.training.rewriting import REWRITES, Rewriting, attribute
-
-DIFFERENTIABLE = frozenset(
-    """
-    Abs Add AveragePool BatchNormalization Cast Clip Concat Conv Cos Div Erf Exp Expand Flatten Gather GatherElements
-    GatherND Gelu Gemm GlobalAveragePool Identity LayerNormalization LeakyRelu Log LogSoftmax MatMul Max MaxPool Min
-    Mul Neg Pad Pow Reciprocal ReduceMean ReduceSum Relu Reshape ScatterElements ScatterND Sigmoid Sin Slice Softmax
-    Sqrt Squeeze Sub Tanh Tile TopK Transpose Unsqueeze Where
-    """.split()  # noqa: SIM905 (a literal list takes fifty lines)
-)
-"""The dialect of training graphs: on the way from what is trained to the outputs no other operator remains."""
+from onnx_asgnas.training.lowering.path import GradientPath
+from onnx_asgnas.training.lowering.rewrites import freeze_batch_normalization, train_batch_normalization
+from onnx_asgnas.training.lowering.rewriting import REWRITES, Rewriting, attribute
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +57,7 @@ def lower(
     *,
     wrt: Collection[str] | None = None,
     freeze_bn: bool = False,
+    dialect: Dialect = ORT,
 ) -> TrainingGraph:
     """The training graph of a model in normal form, which is not changed.
 
@@ -81,10 +73,10 @@ def lower(
     statistics = batch_norm_statistics(model)
     fed = feed_from_outside(model, (*parameters, *statistics))
     inputs = tuple(value.name for value in fed.graph.input)[: -len(parameters) - len(statistics) or None]
-    fed = _inline_bodies(without_cast_like(loadable(fed)), wrt)
-    fed = _rewrite(fed, wrt, freeze_bn)
+    fed = _inline_bodies(without_cast_like(loadable(fed)), wrt, dialect)
+    fed = _rewrite(fed, wrt, freeze_bn, dialect)
     path = GradientPath(fed, wrt)
-    _refuse_the_rest(fed, path)
+    _refuse_the_rest(path, dialect)
     outputs = tuple(value.name for value in fed.graph.output)
     return TrainingGraph(
         model=fed,
@@ -115,61 +107,14 @@ def feed_from_outside(model: onnx.ModelProto, names: Sequence[str]) -> onnx.Mode
     return result
 
 
-class GradientPath:
-    """The tensors and nodes through which `wrt` reaches an output differentiably.
-
-    Which inputs and outputs of an operator carry a gradient is what the ONNX standard says of them (Clip's bounds,
-    Reshape's shape and MaxPool's indices do not). An operator outside of the standard, or with subgraphs, is taken to
-    carry one everywhere, from what its subgraphs capture too.
-    """
-
-    def __init__(self, model: onnx.ModelProto, wrt: Iterable[str]) -> None:
-        opset = opset_of(model)
-        reached = set(wrt)
-        through: list[tuple[onnx.NodeProto, list[str], list[str]]] = []
-        for node in model.graph.node:
-            sources, targets = _differentiable_ends(node, opset)
-            if not reached.isdisjoint(sources):
-                reached.update(targets)
-                through.append((node, sources, targets))
-        needed = {value.name for value in model.graph.output} & reached
-        self.nodes: list[onnx.NodeProto] = []
-        for node, sources, targets in reversed(through):
-            if not needed.isdisjoint(targets):
-                needed.update(reached.intersection(sources))
-                self.nodes.append(node)
-        self.nodes.reverse()
-        self.tensors = frozenset(needed)
-        """All tensors that lie on the path, its ends among them."""
-
-
-def _differentiable_ends(node: onnx.NodeProto, opset: int) -> tuple[list[str], list[str]]:
-    reads = read_by(node)
-    captures = len(reads) > sum(1 for name in node.input if name)
-    if captures or not is_standard(node) or not onnx.defs.has(node.op_type, opset):
-        return reads, [name for name in node.output if name]
-    schema = onnx.defs.get_schema(node.op_type, opset)
-    if node.op_type == "Cast" and attribute(node, "to") not in _FLOATS:
-        return [], []
-    return _carrying(node.input, schema.inputs), _carrying(node.output, schema.outputs)
-
-
-def _carrying(names: Sequence[str], formal: Sequence[onnx.defs.OpSchema.FormalParameter]) -> list[str]:
-    """The names whose formal parameter is not declared non-differentiable; the last one may be variadic."""
-    never = onnx.defs.OpSchema.DifferentiationCategory.NonDifferentiable
-    categories = [f.differentiation_category for f in formal]
-    return [name for at, name in enumerate(names) if name and categories[min(at, len(categories) - 1)] != never]
-
-
-_FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
-
-
-def _inline_bodies(model: onnx.ModelProto, wrt: Collection[str]) -> onnx.ModelProto:
+def _inline_bodies(model: onnx.ModelProto, wrt: Collection[str], dialect: Dialect) -> onnx.ModelProto:
     """Replace operators on the gradient path by the standard's own definition, until those left need none."""
     done: set[str] = set()
     while True:
         opset = max(opset_of(model), BODIES_OPSET)
-        on_path = [node for node in GradientPath(model, wrt).nodes if is_standard(node) and not _is_handled(node)]
+        on_path = [
+            node for node in GradientPath(model, wrt).nodes if is_standard(node) and not _is_handled(node, dialect)
+        ]
         wanted = {node.op_type for node in on_path if has_body(node.op_type, opset)} - done
         if not wanted:
             return model
@@ -177,13 +122,13 @@ def _inline_bodies(model: onnx.ModelProto, wrt: Collection[str]) -> onnx.ModelPr
         done |= wanted
 
 
-def _is_handled(node: onnx.NodeProto) -> bool:
-    if node.op_type == "Gelu" and attribute(node, "approximate", b"none") == b"tanh":
+def _is_handled(node: onnx.NodeProto, dialect: Dialect) -> bool:
+    if not dialect.native(node) and node.op_type == "Gelu" and attribute(node, "approximate", b"none") == b"tanh":
         return False  # the runtime's own gradient of it is wrong
-    return node.op_type in REWRITES or node.op_type in DIFFERENTIABLE
+    return dialect.native(node) or node.op_type in REWRITES or node.op_type in DIFFERENTIABLE
 
 
-def _rewrite(model: onnx.ModelProto, wrt: Collection[str], freeze_bn: bool) -> onnx.ModelProto:
+def _rewrite(model: onnx.ModelProto, wrt: Collection[str], freeze_bn: bool, dialect: Dialect) -> onnx.ModelProto:
     """Apply the rewrites: on the gradient path, and to every batch normalisation that is to keep statistics."""
     trace = trace_constants(model)
     on_path = {node.name for node in GradientPath(model, wrt).nodes}
@@ -191,16 +136,16 @@ def _rewrite(model: onnx.ModelProto, wrt: Collection[str], freeze_bn: bool) -> o
     for node in trace.nodes:
         if node.op_type == "BatchNormalization" and is_standard(node):
             (freeze_batch_normalization if freeze_bn else train_batch_normalization)(node, rewriting)
-        elif node.name in on_path and is_standard(node) and node.op_type in REWRITES:
+        elif node.name in on_path and is_standard(node) and node.op_type in REWRITES and not dialect.native(node):
             REWRITES[node.op_type](node, rewriting)
         else:
             rewriting.keep(node)
     return rewriting.finish()
 
 
-def _refuse_the_rest(model: onnx.ModelProto, path: GradientPath) -> None:
+def _refuse_the_rest(path: GradientPath, dialect: Dialect) -> None:
     for node in path.nodes:
-        if not is_standard(node) or node.op_type not in DIFFERENTIABLE:
+        if not dialect.native(node) and not (is_standard(node) and node.op_type in DIFFERENTIABLE):
             domain = "" if is_standard(node) else f"{node.domain}."
             raise UnsupportedOperatorError(
                 f"{domain}{node.op_type} {node.name!r} has no gradient, and no lowering to operators that have one",

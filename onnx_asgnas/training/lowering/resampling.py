@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from onnx_asgnas.graph.packages import import_onnxruntime
-from onnx_asgnas.training.rewriting import Rewriting, attribute, explicit_pads, refusal, rewrite
+from onnx_asgnas.training.lowering.rewriting import Rewriting, attribute, explicit_pads, refusal, rewrite
 
 _PROBE = 6
 """Size at which an open axis is looked at."""

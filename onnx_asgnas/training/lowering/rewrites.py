@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 import onnx
 
-from onnx_asgnas.training.rewriting import Rewriting, attribute, explicit_pads, refusal, rewrite
+from onnx_asgnas.training.lowering.rewriting import Rewriting, attribute, explicit_pads, refusal, rewrite
 
 
 def train_batch_normalization(node: onnx.NodeProto, graph: Rewriting) -> None:
