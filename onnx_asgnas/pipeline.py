@@ -36,6 +36,7 @@ from onnx_asgnas.training.data import Dataset, model_inputs, open_data
 from onnx_asgnas.training.h2spg import H2SPG
 from onnx_asgnas.training.loop import Event, Loop, loss_probe, steps_of
 from onnx_asgnas.training.losses import loss_named
+from onnx_asgnas.training.schedules import learning_rate
 
 logger = logging.getLogger(__name__)
 
@@ -292,7 +293,7 @@ def _loop(
         loss_named(config.loss),
         config.epochs,
         config.batch_size,
-        schedule=config.schedule,
+        schedule=learning_rate(config.schedule),
         seed=config.seed,
         on_event=on_event or (lambda event: None),
         checkpoints=checkpoints,

@@ -96,7 +96,6 @@ def test_a_configuration_is_read_from_a_file(tmp_path: Path) -> None:
         ({"zero_at": 1.1}, "zero_at is 1.1"),
         ({"mode": "other"}, "mode is 'other'"),
         ({"variant": "lion"}, "variant is 'lion'"),
-        ({"schedule": "steps"}, "schedule is 'steps'"),
         ({"method": "magic"}, "method is 'magic'"),
         ({"round_to": 8}, "round_to is 8, but mode erase"),
         ({"mode": "prune", "min_channels": 0}, "min_channels is 0"),

@@ -15,15 +15,15 @@ from typing import Any
 
 import torch
 
-from onnx_asgnas.config import Schedule
 from onnx_asgnas.errors import NonFiniteError
 from onnx_asgnas.training.bridge import OnnxModule
 from onnx_asgnas.training.checkpoint import Checkpoints
 from onnx_asgnas.training.data import Batch, Dataset, Split
 from onnx_asgnas.training.h2spg import H2SPG
-from onnx_asgnas.training.losses import Loss, correct
+from onnx_asgnas.training.losses import Loss
+from onnx_asgnas.training.metrics import Evaluation, evaluate
+from onnx_asgnas.training.schedules import LearningRate
 
-_EVALUATION_BATCH = 500
 _PROBE_BATCHES, _PROBE_BATCH = 4, 256
 _PROBE_EPOCH = 2**31 - 1
 """An epoch that no run reaches: its order gives the batches that a measured score looks at."""
@@ -58,14 +58,6 @@ class Event:
         return asdict(self)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Evaluation:
-    """What a model gives on a split: the mean loss, and the fraction of labels that are right (None: no labels)."""
-
-    loss: float
-    accuracy: float | None
-
-
 @dataclass(slots=True)
 class Timing:
     """Seconds that the steps of this process spent waiting for data, and in each part of the work.
@@ -82,25 +74,6 @@ class Timing:
 def steps_of(dataset: Dataset, batch_size: int, epochs: int) -> int:
     """How many optimiser steps a run has."""
     return dataset.train.steps(batch_size, shuffle=True) * epochs
-
-
-def evaluate(module: OnnxModule, split: Split, loss: Loss, batch_size: int = _EVALUATION_BATCH) -> Evaluation:
-    """Loss and accuracy of a module on a split, in inference form; the module's mode is left as it was."""
-    training = module.training
-    module.eval()
-    total, right, count, labels = 0.0, 0, 0, True
-    try:
-        with torch.no_grad():
-            for inputs, target in split.batches(batch_size):
-                output = module(**inputs)
-                total += float(loss(output, target)) * len(target)
-                found = correct(output, target)
-                labels = labels and found is not None
-                right += found or 0
-                count += len(target)
-    finally:
-        module.train(training)
-    return Evaluation(loss=total / max(count, 1), accuracy=right / max(count, 1) if labels and count else None)
 
 
 def loss_probe(module: OnnxModule, split: Split, loss: Loss, seed: int) -> Callable[[], float]:
@@ -160,7 +133,7 @@ class Loop:
     loss: Loss
     epochs: int
     batch_size: int
-    schedule: Schedule = "cosine"
+    schedule: LearningRate = field(default_factory=LearningRate)
     seed: int = 0
     on_event: Callable[[Event], None] = lambda event: None
     checkpoints: Checkpoints | None = None
@@ -284,8 +257,8 @@ class Loop:
         return self.optimizer.phase.value if isinstance(self.optimizer, H2SPG) else "training"
 
     def _set_lr(self) -> None:
-        """The learning rate of this step: constant, or half a cosine from the base to zero over the run."""
-        factor = 1.0 if self.schedule == "constant" else 0.5 * (1 + math.cos(math.pi * self._step / self.total_steps))
+        """Give every parameter group the learning rate of this step."""
+        factor = self.schedule(self._step, self.total_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = self._base_lr * factor
 

@@ -16,8 +16,10 @@ from onnx_asgnas.training.bridge import OnnxModule
 from onnx_asgnas.training.checkpoint import Checkpoints
 from onnx_asgnas.training.data import ArraySplit, Dataset
 from onnx_asgnas.training.h2spg import H2SPG
-from onnx_asgnas.training.loop import Event, Loop, evaluate, loss_probe, steps_of
+from onnx_asgnas.training.loop import Event, Loop, loss_probe, steps_of
 from onnx_asgnas.training.losses import cross_entropy
+from onnx_asgnas.training.metrics import evaluate
+from onnx_asgnas.training.schedules import learning_rate
 
 EPOCHS, BATCH = 4, 8
 
@@ -155,7 +157,13 @@ def test_a_plain_optimiser_has_one_phase(space: SearchSpace, dataset: Dataset) -
     assert space.graph is not None
     module = OnnxModule(space.graph, threads=1)
     loop = Loop(
-        module, torch.optim.SGD(module.parameters(), lr=0.01), dataset, cross_entropy, 1, BATCH, schedule="constant"
+        module,
+        torch.optim.SGD(module.parameters(), lr=0.01),
+        dataset,
+        cross_entropy,
+        1,
+        BATCH,
+        schedule=learning_rate("constant"),
     )
     (event,) = loop.run()
     assert event.phase == "training"
