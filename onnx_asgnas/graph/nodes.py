@@ -11,7 +11,7 @@ import onnx
 _GRAPH, _GRAPHS, _UNTYPED = onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS, onnx.AttributeProto.UNDEFINED
 
 
-_WITH_SUBGRAPHS = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+WITH_SUBGRAPHS = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 """Of the standard's operators, those that may have a subgraph."""
 
 
@@ -36,7 +36,7 @@ def subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
 
 def has_subgraph(node: onnx.NodeProto) -> bool:
     """Does it have a body or a branch."""
-    if node.op_type not in _WITH_SUBGRAPHS and is_standard(node):
+    if node.op_type not in WITH_SUBGRAPHS and is_standard(node):
         return False
     for attribute in node.attribute:
         kind = attribute.type
@@ -48,7 +48,7 @@ def has_subgraph(node: onnx.NodeProto) -> bool:
 def read_by(node: onnx.NodeProto) -> list[str]:
     """The tensors that a node reads, those that its subgraphs capture from outside included."""
     names = [name for name in node.input if name]
-    if node.op_type in _WITH_SUBGRAPHS or not is_standard(node):
+    if node.op_type in WITH_SUBGRAPHS or not is_standard(node):
         for graph in subgraphs(node):
             names += captured_by(graph)
     return names
@@ -63,10 +63,12 @@ def captured_by(graph: onnx.GraphProto) -> list[str]:
     return [name for name in dict.fromkeys(outer) if name not in inner]
 
 
-def live(nodes: Sequence[onnx.NodeProto], outputs: Iterable[str]) -> tuple[list[onnx.NodeProto], set[str]]:
-    """The nodes that these outputs need, without optional outputs that nobody reads, and all tensors that are read."""
+def live(
+    nodes: Sequence[onnx.NodeProto], outputs: Iterable[str]
+) -> tuple[list[onnx.NodeProto], list[list[str]], set[str]]:
+    """The nodes that these outputs need, without optional outputs that nobody reads; what each reads; all of that."""
     needed = set(outputs)
-    kept = []
+    kept, reads = [], []
     for node in reversed(nodes):
         names = list(node.output)
         if not any([name in needed for name in names if name]):
@@ -76,13 +78,14 @@ def live(nodes: Sequence[onnx.NodeProto], outputs: Iterable[str]) -> tuple[list[
             while len(node.output) > required and node.output[-1] not in needed:
                 node.output.pop()
         kept.append(node)
-        needed.update(read_by(node))
-    return kept[::-1], needed
+        reads.append(read_by(node))
+        needed.update(reads[-1])
+    return kept[::-1], reads[::-1], needed
 
 
 def remove_dead(graph: onnx.GraphProto) -> None:
     """Drop, in place, the nodes, optional outputs, initializers and value infos that no graph output needs."""
-    kept, needed = live(graph.node, [value.name for value in graph.output])
+    kept, _, needed = live(graph.node, [value.name for value in graph.output])
     if len(kept) < len(graph.node):
         replace(graph.node, kept)
     _keep(graph.initializer, [t.name in needed for t in graph.initializer])

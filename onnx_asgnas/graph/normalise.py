@@ -35,12 +35,13 @@ _LARGEST_DENSE = 2**24
 class NormalForm:
     """The normal form in parts: initializers are those of the source, by reference, until a whole model is asked for.
 
-    `frame` is a model without nodes and initializers. The protos of initializers must not be changed, and may have
-    another name of their own than the one that they stand under.
+    `frame` is a model without nodes and initializers, `reads` what each node reads. The protos of initializers must
+    not be changed, and may have another name of their own than the one that they stand under.
     """
 
     frame: onnx.ModelProto
     nodes: list[onnx.NodeProto]
+    reads: list[list[str]]
     initializers: dict[str, onnx.TensorProto]
     weights: Weights
     shapes: ShapeInference
@@ -90,15 +91,15 @@ def _normal_form(model: onnx.ModelProto, weights: Weights, growth: int) -> Norma
     version = max((o.version for o in frame.opset_import if o.domain in ("", "ai.onnx")), default=1)
     outputs = [value.name for value in frame.graph.output]
     nodes = _to_inference_form(nodes, outputs, version)
-    nodes = _split_merged_weights(nodes, outputs, initializers, constants)
+    nodes = _split_merged_weights(nodes, outputs, initializers, constants, weights)
     _name_nodes(nodes)
     _split_shared_statistics(nodes, initializers)
     shapes = ShapeInference(frame, constants, initializers, weights.array, growth)
     nodes = fold(nodes, outputs, initializers, shapes)
-    nodes, needed = live(nodes, outputs)
+    nodes, reads, needed = live(nodes, outputs)
     _keep_needed(frame.graph, nodes, needed)
     kept = {name: tensor for name, tensor in initializers.items() if name in needed}
-    return NormalForm(frame, nodes, kept, weights, shapes)
+    return NormalForm(frame, nodes, reads, kept, weights, shapes)
 
 
 def _keep_needed(graph: onnx.GraphProto, nodes: list[onnx.NodeProto], needed: Collection[str]) -> None:
@@ -252,19 +253,29 @@ def _split_merged_weights(
     outputs: Collection[str],
     initializers: dict[str, onnx.TensorProto],
     constants: set[str],
+    weights: Weights,
 ) -> list[onnx.NodeProto]:
-    """Exporters merge equal tensors and put an Identity before the copies; a weight that is really tied has none."""
+    """Exporters merge equal tensors and put an Identity before the copies: those that were merged are taken apart.
+
+    Tensors of a single value (scales of one, biases of zero) are equal by chance of how they start; any other that is
+    found twice is tied in the source, if only by way of a computation, and stays one weight behind its Identity.
+    """
     kept = []
     for node in nodes:
         if node.op_type == "Identity" and is_standard(node):
             source, name = node.input[0], node.output[0]
-            if source in initializers and name not in outputs:
+            if source in initializers and name not in outputs and _is_uniform(weights.array(initializers[source])):
                 initializers[name] = initializers[source]
                 if source in constants:
                     constants.add(name)
                 continue
         kept.append(node)
     return kept
+
+
+def _is_uniform(array: NDArray[np.generic]) -> bool:
+    flat = array.reshape(-1)
+    return bool(flat.size < 2 or (flat[0] == flat[-1] and (flat == flat[0]).all()))
 
 
 def _split_shared_statistics(nodes: list[onnx.NodeProto], initializers: dict[str, onnx.TensorProto]) -> None:

@@ -43,7 +43,8 @@ class TraceGraph:
         if shapes is None:
             shapes = shapes_of(model)
         initializers = {t.name: t for t in model.graph.initializer}
-        self._index(NormalForm(model, list(model.graph.node), initializers, Weights(), shapes))
+        nodes = list(model.graph.node)
+        self._index(NormalForm(model, nodes, [read_by(node) for node in nodes], initializers, Weights(), shapes))
         self.__dict__["model"] = model
 
     def _index(self, form: NormalForm) -> None:
@@ -51,7 +52,7 @@ class TraceGraph:
         self._shapes = form.shapes
         self.nodes: list[onnx.NodeProto] = form.nodes
         self.initializers: dict[str, onnx.TensorProto] = form.initializers
-        self.reads: list[list[str]] = [read_by(node) for node in self.nodes]
+        self.reads: list[list[str]] = form.reads
         self.name: str = form.frame.graph.name
         self.inputs: tuple[str, ...] = tuple(v.name for v in form.frame.graph.input if v.name not in self.initializers)
         self.outputs: tuple[str, ...] = tuple(v.name for v in form.frame.graph.output)

@@ -14,7 +14,7 @@ from onnx import TensorProto, numpy_helper
 
 from onnx_asgnas.errors import ModelError
 from onnx_asgnas.graph.facts import elements
-from onnx_asgnas.graph.nodes import is_standard, subgraphs
+from onnx_asgnas.graph.nodes import WITH_SUBGRAPHS, is_standard, subgraphs
 
 LIMIT = 2**31 - 2**20
 """What fits into one protobuf message, with room for what is not weights."""
@@ -22,6 +22,11 @@ LIMIT = 2**31 - 2**20
 _BITS = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}
 """Element types of which several share a byte."""
 
+_PLAIN = {
+    kind: onnx.helper.tensor_dtype_to_np_dtype(kind).newbyteorder("<")
+    for kind in (TensorProto.INT64, TensorProto.INT32, TensorProto.FLOAT, TensorProto.BOOL)
+}
+"""How raw data of the usual element types reads as numpy."""
 
 _WITH_TENSORS = frozenset({"Constant", "ConstantOfShape"})
 """Of the standard's operators, those that have an attribute that is a tensor."""
@@ -51,6 +56,9 @@ class Weights:
         """
         if not is_external(tensor):
             try:
+                plain = _PLAIN.get(tensor.data_type)
+                if plain is not None and tensor.HasField("raw_data"):  # what to_array does, in a tenth of the time
+                    return np.frombuffer(tensor.raw_data, plain).reshape(tuple(tensor.dims))
                 return numpy_helper.to_array(tensor)
             except (ValueError, TypeError) as error:
                 raise self._damaged(tensor, str(error)) from None
@@ -163,7 +171,10 @@ def tensors_of(graph: onnx.GraphProto) -> Iterator[TensorProto]:
 def inner_tensors_of(graph: onnx.GraphProto) -> Iterator[TensorProto]:
     """The tensors of a graph's attributes, and all of its subgraphs."""
     for node in graph.node:
-        if node.op_type in _WITH_TENSORS or not is_standard(node):
+        op_type = node.op_type
+        if op_type not in _WITH_TENSORS and op_type not in WITH_SUBGRAPHS and is_standard(node):
+            continue
+        if op_type not in WITH_SUBGRAPHS:
             for attribute in node.attribute:
                 if attribute.HasField("t"):
                     yield attribute.t

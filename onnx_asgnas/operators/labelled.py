@@ -103,6 +103,11 @@ class Labelled:
         return slabs(self.ids, axis)
 
 
+def spread(array: NDArray[Scalar], shape: tuple[int, ...]) -> NDArray[Scalar]:
+    """An array at a shape that it broadcasts to; most have it already, and numpy takes its time to find that out."""
+    return array if array.shape == shape else np.broadcast_to(array, shape)
+
+
 def slabs(array: NDArray[Scalar], axis: int) -> NDArray[Scalar]:
     """An array as a table [length of the axis, rest]."""
     order = (axis, *range(axis), *range(axis + 1, array.ndim))

@@ -13,11 +13,13 @@ from functools import reduce
 import numpy as np
 
 from onnx_asgnas.graph import TraceGraph
-from onnx_asgnas.operators.labelled import Bits, Ids, Kind, Labelled
+from onnx_asgnas.operators.labelled import Bits, Ids, Kind, Labelled, spread
 from onnx_asgnas.operators.labels import LabelFlow
 from onnx_asgnas.operators.registry import ZeroRule
 from onnx_asgnas.operators.slots import Counts
 
+_TABULATED = 4
+"""Up to so many operands a rule is worked out for all that they can be."""
 _BROADCASTING = frozenset({"Add", "Sub", "Mul", "Div", "Where", "Max", "Min", "Sum", "And", "Or", "Equal"})
 
 
@@ -80,7 +82,10 @@ def combine(bits: Sequence[Bits], rule: ZeroRule) -> Bits:
     code = np.zeros(bits[0].shape, np.int64)
     for bit, array in enumerate(bits):
         code |= array.astype(np.int64) << bit
-    found = {value: rule(tuple(bool(value >> b & 1) for b in range(len(bits)))) for value in np.unique(code).tolist()}
+    values = range(1 << len(bits)) if len(bits) <= _TABULATED else np.unique(code).tolist()
+    found = {value: rule(tuple([bool(value >> b & 1) for b in range(len(bits))])) for value in values}
+    if len(bits) <= _TABULATED:
+        return np.array([*found.values()], bool)[code]
     result = np.zeros(code.shape, bool)
     for value, zero in found.items():
         result[code == value] = zero
@@ -89,6 +94,8 @@ def combine(bits: Sequence[Bits], rule: ZeroRule) -> Bits:
 
 def _fitted(bits: Bits, shape: tuple[int, ...]) -> Bits:
     """Bits of an operand at the places of the result; where axes were mixed, all of them count."""
+    if bits.shape == shape:
+        return bits
     long = tuple(axis for axis, n in enumerate(bits.shape) if n > 1 and shape[axis] == 1)
     if long:
         bits = np.logical_and.reduce(bits, axis=long, keepdims=True)
@@ -179,8 +186,8 @@ def meet(flow: LabelFlow, one: Operand, two: Operand) -> Operand:
             flow.freeze(operand.labels.ids, reason)
         one, two = (replace(o, labels=Labelled.none(len(o.size))) for o in (one, two))
     shape = np.broadcast_shapes(one.labels.ids.shape, two.labels.ids.shape)
-    first, second = (np.broadcast_to(o.labels.ids, shape) for o in (one, two))
-    zero = np.broadcast_to(one.labels.zero, shape) & np.broadcast_to(two.labels.zero, shape)
+    first, second = (spread(o.labels.ids, shape) for o in (one, two))
+    zero = spread(one.labels.zero, shape) & spread(two.labels.zero, shape)
     if one.labels.any and two.labels.any:
         both = (first >= 0) & (second >= 0)
         flow.book.ties.append((first[both], second[both]))

@@ -137,6 +137,8 @@ class Entry:
 
 
 _ENTRIES: defaultdict[tuple[str, str], list[Entry]] = defaultdict(list)
+_NEWEST: dict[tuple[str, str, int], Entry | None] = {}
+"""The entry that counts for an operator at a version, once it was looked for."""
 
 
 def register(*op_types: str, since_version: int = 1, domain: str = "") -> Callable[[Declaration], Declaration]:
@@ -147,6 +149,7 @@ def register(*op_types: str, since_version: int = 1, domain: str = "") -> Callab
             entries = _ENTRIES[domain, op_type]
             entries.append(Entry(domain, op_type, since_version, declare))
             entries.sort(key=lambda entry: entry.since_version)
+        _NEWEST.clear()
         return declare
 
     return add
@@ -160,9 +163,12 @@ def entries() -> list[Entry]:
 def rule_of(graph: TraceGraph, index: int) -> Rule | None:
     """What is known of a node; None for an operator that nobody registered."""
     op = Op(graph, index)
-    domain = "" if op.node.domain == "ai.onnx" else op.node.domain
-    fitting = [e for e in _ENTRIES.get((domain, op.node.op_type), ()) if e.since_version <= op.version()]
-    return fitting[-1].declare(op) if fitting else None
+    key = ("" if op.node.domain == "ai.onnx" else op.node.domain, op.node.op_type, op.version())
+    if key not in _NEWEST:
+        fitting = [e for e in _ENTRIES.get(key[:2], ()) if e.since_version <= key[2]]
+        _NEWEST[key] = fitting[-1] if fitting else None
+    entry = _NEWEST[key]
+    return None if entry is None else entry.declare(op)
 
 
 def rules_of(graph: TraceGraph) -> list[Rule | None]:

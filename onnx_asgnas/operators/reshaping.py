@@ -15,7 +15,7 @@ from operator import mul
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_asgnas.operators.labelled import Labelled
+from onnx_asgnas.operators.labelled import Labelled, spread
 from onnx_asgnas.operators.labels import LabelFlow
 
 _LARGEST = 65_536
@@ -147,12 +147,12 @@ def _merged(array: NDArray[np.generic], factors: Factors) -> NDArray[np.generic]
         if any(array.shape[f] > 1 for f in own):
             for f in own:
                 whole[f] = factors.sizes[f]
-    return np.broadcast_to(array, whole).reshape([prod(whole[f] for f in own) for own in factors.after])
+    return spread(array, tuple(whole)).reshape([prod(whole[f] for f in own) for own in factors.after])
 
 
 def _trimmed(found: Labelled) -> Labelled:
     """Labels that do not vary along an axis need no length there, as long as they vary along another."""
-    for axis in found.long:
+    for axis in found.long if len(found.long) > 1 else ():
         same = (found.ids == found.ids.take([0], axis)).all() and (found.zero == found.zero.take([0], axis)).all()
         if same and len(found.long) > 1:
             found = found.map(lambda array, a=axis: array.take([0], a))  # type: ignore[misc]

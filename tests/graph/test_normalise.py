@@ -81,14 +81,20 @@ def test_an_operator_called_constant_of_another_domain_is_left_alone() -> None:
     assert operators(normalise(model)) == ["Constant", "Add"]
 
 
-def test_merged_weights_are_split_apart() -> None:
-    model = parse(
-        """agraph (float[N, 2] x) => (float[N, 2] y) <float[2] w = {1, 2}> {
-            a = Identity (w)  b = Identity (a)  p = Add (x, w)  q = Mul (p, a)  y = Add (q, b) }"""
-    )
-    result = same_numbers(model)
+MERGED = """agraph (float[N, 2] x) => (float[N, 2] y) <float[2] w = {{{values}}}> {{
+    a = Identity (w)  b = Identity (a)  p = Add (x, w)  q = Mul (p, a)  y = Add (q, b) }}"""
+
+
+def test_merged_weights_of_one_value_are_split_apart() -> None:
+    result = same_numbers(parse(MERGED.format(values="3, 3")))
     assert sorted(weights(result)) == ["a", "b", "w"]
     assert operators(result) == ["Add", "Mul", "Add"]
+
+
+def test_weights_of_many_values_that_are_equal_stay_one() -> None:
+    result = same_numbers(parse(MERGED.format(values="1, 2")))
+    assert list(weights(result)) == ["w"]
+    assert operators(result) == ["Identity", "Identity", "Add", "Mul", "Add"]
 
 
 def test_a_weight_that_two_operators_read_stays_one() -> None:
