@@ -145,9 +145,9 @@ class ModelSweep:
         if checks.floats(again) != checks.floats(result.compact):
             raise Failure("construct on the result removes more")
         if not checks.shrunk(result.zeroed, result.compact):
-            record |= {"status": "frozen", "reason": "no weight of a dense layer became smaller"}
+            record |= {"status": "frozen", "reason": f"no weight of a dense layer became smaller{_main_reason(record)}"}
         elif checks.as_good_as_whole(record["floats"], record["floats_kept"]):
-            record |= {"status": "frozen", "reason": ALMOST_WHOLE}
+            record |= {"status": "frozen", "reason": f"{ALMOST_WHOLE}{_main_reason(record)}"}
 
     def _check_form(self, zeroed: onnx.ModelProto, compact: onnx.ModelProto, stages: Stages) -> None:
         with stages.stage("form"):
@@ -227,6 +227,14 @@ def facts_of(result: Any) -> dict[str, Any]:
         "frozen": [[*key, count] for key, count in frozen.most_common(_REASONS_KEPT)],
         "unknown": list(space.unknown)[:_REASONS_KEPT],
     }
+
+
+def _main_reason(record: dict[str, Any]) -> str:
+    """What the package says keeps the most channels."""
+    if not record["frozen"]:
+        return ""
+    op_type, reason, channels = record["frozen"][0]
+    return f"; {channels:,} channels: {op_type + ': ' if op_type else ''}{reason}"
 
 
 def _peak_memory() -> float:
