@@ -144,6 +144,10 @@ class NetworkBuilder:
         """An operator without weights and attributes (Relu, Sigmoid, Mul) whose result is like its first operand."""
         return self._add_node(op_type, name, list(operands))
 
+    def scaled(self, name: str, data: Activation, factor: float) -> Activation:
+        """A tensor times a constant, `<name>.factor`, which does not train."""
+        return self._add_node("Mul", name, [data], [self._initializer(f"{name}.factor", np.array(factor))])
+
     def pool(self, op_type: str, name: str, data: Activation, *, stride: int = 1) -> Activation:
         """A MaxPool or AveragePool over 3x3 pixels, of which those outside of the image do not count."""
         geometry = {"kernel_shape": [3, 3], "strides": [stride] * 2, "pads": [1] * 4}

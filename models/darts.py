@@ -40,8 +40,12 @@ def darts(
     A cell reads the two before it, brought to its width by `pre0` and `pre1`. Its node 2, …, 5 is the sum of all
     operators of all its edges, which are named by their ends (`cell0.edge0_2.sep_conv_3x3`; 0 and 1 are the cell's
     inputs); its output is the Concat of the nodes. The cells at a third and two thirds of the depth halve the size and
-    double the width. There is no mixing weight: operators are erased, not weighed. A skip connection that halves the
-    size is a factorised reduction with weights; the other ones and the poolings are parameter-free.
+    double the width. A skip connection that halves the size is a factorised reduction with weights; the other ones and
+    the poolings are parameter-free.
+
+    Operators are erased, not weighed. Instead of mixing weights each sum has a constant factor of 1/7, about what those
+    of DARTS start from: poolings and skip connections pass on what they get, and without it every node would be
+    several times as large as the one before.
 
     The stem divides the size by `stem_stride`: 1, 2, 4 or 8, or 0 for 1 below 64 pixels, 4 below 160, and 8 from there
     on (the paper's stem for ImageNet). At 24 channels and 8 cells on [N, 3, 32, 32] there are 4.08 M parameters and
@@ -51,7 +55,7 @@ def darts(
     net = NetworkBuilder("darts", in_channels=in_channels, size=size, seed=seed)
     before, last = _stem(net, width, _stem_stride(stem_stride, size))
     for index in range(cells):
-        reduces = index in (cells // 3, 2 * cells // 3) and cells > 2
+        reduces = index in (cells // 3, 2 * cells // 3)
         width = 2 * width if reduces else width
         before, last = last, _cell(net, f"cell{index}", before, last, width, reduces=reduces)
     return net.classify(last, classes, names=("global_pool", "flatten", "linear"))
@@ -96,7 +100,8 @@ def _cell(
             for index, state in enumerate(states)
             for operator in OPERATORS
         ]
-        states.append(net.add(f"{name}.node{node}", *operands))
+        total = net.add(f"{name}.node{node}.sum", *operands)
+        states.append(net.scaled(f"{name}.node{node}", total, 1 / len(OPERATORS)))
     return net.concat(f"{name}.concat", *states[2:])
 
 
