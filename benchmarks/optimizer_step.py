@@ -3,16 +3,21 @@
 Every residual branch (conv, bn, relu, conv, bn) is a group, half of which goes. Both optimisers run a whole training,
 step by step in turn in one process on the same made-up gradients, so that drift hits both alike, and only `step()` is
 timed. Printed is each phase's median, and their mean weighted by the phases' lengths. `--groups channels` takes every
-output channel of the branches' convolutions as a group instead.
+output channel of the branches' convolutions as a group instead. With `--model FILE` the parameters and the groups are
+those of an ONNX model in mode prune, of which half the parameters go, and the choice is the real one (its one step is
+left out of the median, and printed).
 
     python benchmarks/optimizer_step.py --steps 300
+    python benchmarks/optimizer_step.py --steps 60 --model resnet50.onnx
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +25,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from onnx_asgnas.config import Target
-from onnx_asgnas.space import Group, Selection, Slice
+from onnx_asgnas.space import Group, SearchSpace, Selection, Slice, analyze
+from onnx_asgnas.training.bridge import OnnxModule
 from onnx_asgnas.training.h2spg import H2SPG, Phase
 
 
@@ -93,6 +99,19 @@ class HalfOfAll:
         )  # fmt: skip
 
 
+def made_up(kind: str) -> tuple[nn.Module, SearchSpace]:
+    """ResNet-18's shapes, and a space over them."""
+    model = Parameters()
+    space: Any = HalfOfAll(branches(model) if kind == "branches" else channels(model))
+    return model, space
+
+
+def from_onnx(path: str) -> tuple[nn.Module, SearchSpace]:
+    """The parameters of an ONNX model under their names, and its space in mode prune."""
+    space = analyze(path, mode="prune")
+    return OnnxModule(path), space
+
+
 def size(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
@@ -122,6 +141,7 @@ def main() -> None:
     parser.add_argument("--select-at", type=float, default=0.1)
     parser.add_argument("--zero-at", type=float, default=0.3)
     parser.add_argument("--score", default="hesso", help="a score that reads statistics")
+    parser.add_argument("--model", help="an ONNX model whose channels are the groups")
     parser.add_argument("--groups", choices=("branches", "channels"), default="branches")
     parser.add_argument("--fused", action="store_true", help="H2SPG with torch's fused kernels (SGD stays foreach)")
     parser.add_argument("--threads", type=int, default=None)
@@ -129,15 +149,16 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
 
-    model, twin = Parameters(), Parameters()
-    groups = branches(model) if options.groups == "branches" else channels(model)
+    model, space = from_onnx(options.model) if options.model else made_up(options.groups)
+    twin = copy.deepcopy(model)
     common = {"lr": 1e-4, "momentum": 0.9, "weight_decay": 1e-4}
     h2spg = H2SPG(
         model,
-        HalfOfAll(groups),  # type: ignore[arg-type]
+        space,
         target=Target(keep_params=0.5),
         total_steps=options.steps,
         score=options.score,
+        channel_score=options.score,
         select_at=options.select_at,
         zero_at=options.zero_at,
         fused=options.fused,
@@ -145,7 +166,7 @@ def main() -> None:
     )
     sgd = torch.optim.SGD(twin.parameters(), foreach=True, **common)  # type: ignore[arg-type]
 
-    print(f"{size(model) / 1e6:.1f} M parameters, {len(groups)} groups, {torch.get_num_threads()} threads")
+    print(f"{size(model) / 1e6:.1f} M parameters, {len(space.groups)} groups, {torch.get_num_threads()} threads")
     times = paired_steps(h2spg, sgd, (model, twin), options.steps)
     lengths = np.diff([0, h2spg.schedule.select, h2spg.schedule.zero, options.steps])
     print(f"{'phase':10} {'steps':>6} {'H2SPG ms':>9} {'SGD ms':>9} {'ratio':>6}")
@@ -154,6 +175,7 @@ def main() -> None:
         median = np.median(part, axis=0) * 1e3
         total += median * length
         print(f"{phase.value:10} {length:6} {median[0]:9.2f} {median[1]:9.2f} {median[0] / median[1]:6.2f}")
+    print(f"the choice itself: {times[h2spg.schedule.select, 0] * 1e3:.0f} ms, once")
     mean = total / options.steps
     print(f"{'whole run':10} {options.steps:6} {mean[0]:9.2f} {mean[1]:9.2f} {mean[0] / mean[1]:6.2f}")
 
