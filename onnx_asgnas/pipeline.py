@@ -35,7 +35,7 @@ from onnx_asgnas.training.checkpoint import Checkpoints
 from onnx_asgnas.training.data import Dataset, model_inputs, open_data
 from onnx_asgnas.training.h2spg import H2SPG
 from onnx_asgnas.training.loop import Event, Loop, loss_probe, steps_of
-from onnx_asgnas.training.losses import loss_named
+from onnx_asgnas.training.losses import Objective, objective
 from onnx_asgnas.training.schedules import learning_rate
 
 logger = logging.getLogger(__name__)
@@ -220,11 +220,28 @@ def _create(run: RunDirectory, config: SearchConfig, source: onnx.ModelProto, sp
 
 
 def data_for(model: ModelSource, data: str, loss: str = "cross_entropy") -> Dataset:
-    """The data set that a text names, checked against a model: its inputs and, for labels, the width of its output."""
+    """The data set that a text names, checked against a model: its inputs, and the targets that the loss needs."""
     graph = TraceGraph.of(model)
-    shape = graph.size(graph.outputs[0]) if loss == "cross_entropy" else None
-    classes = shape[1] if shape is not None and len(shape) == 2 else None
-    return open_data(data, inputs=model_inputs(graph.model), classes=classes)
+    goal = objective(loss, inputs=graph.inputs, outputs=graph.outputs)
+    shapes = [_fixed(*graph.sizes(name)) for name in graph.outputs]
+    return open_data(
+        data,
+        inputs=model_inputs(graph.model),
+        classes=goal.classes(shapes),
+        targets=goal.targets,
+        ignored=goal.ignored,
+    )
+
+
+def _fixed(one: tuple[int, ...] | None, other: tuple[int, ...] | None) -> list[int | None] | None:
+    """The sizes that are the same at both bindings of the open dimensions, None for the others."""
+    if one is None or other is None:
+        return None
+    return [size if size == beside else None for size, beside in zip(one, other, strict=True)]
+
+
+def _objective(module: OnnxModule, config: SearchConfig) -> Objective:
+    return objective(config.loss, inputs=module.input_names, outputs=module.output_names)
 
 
 def _space(graph: TraceGraph, module: OnnxModule, config: SearchConfig) -> SearchSpace:
@@ -260,11 +277,11 @@ def _check_before_training(module: OnnxModule, space: SearchSpace, dataset: Data
         round_to=config.round_to,
         min_channels=config.min_channels,
     )
-    loss = loss_named(config.loss)
+    loss = _objective(module, config)
     inputs, target = next(iter(dataset.train.batches(min(config.batch_size, 2))))
     module.eval()
     with torch.no_grad():
-        loss(module(**inputs), target)
+        loss(module(**inputs), inputs, target)
 
 
 def _module(graph: TraceGraph, config: SearchConfig) -> OnnxModule:
@@ -290,7 +307,7 @@ def _loop(
         module,
         optimizer,
         dataset,
-        loss_named(config.loss),
+        _objective(module, config),
         config.epochs,
         config.batch_size,
         schedule=learning_rate(config.schedule),
@@ -324,7 +341,7 @@ def _train(
         select_at=config.select_at,
         zero_at=config.zero_at,
         epsilon=config.epsilon,
-        evaluate=loss_probe(module, dataset.train, loss_named(config.loss), config.seed),
+        evaluate=loss_probe(module, dataset.train, _objective(module, config), config.seed),
         seed=config.seed,
     )
     with run.events.open("a", encoding="utf-8") as file:

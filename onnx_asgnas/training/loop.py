@@ -18,9 +18,9 @@ import torch
 from onnx_asgnas.errors import NonFiniteError
 from onnx_asgnas.training.bridge import OnnxModule
 from onnx_asgnas.training.checkpoint import Checkpoints
-from onnx_asgnas.training.data import Batch, Dataset, Split
+from onnx_asgnas.training.data import Batch, Dataset, Split, Targets
 from onnx_asgnas.training.h2spg import H2SPG
-from onnx_asgnas.training.losses import Loss
+from onnx_asgnas.training.losses import Objective
 from onnx_asgnas.training.metrics import Evaluation, evaluate
 from onnx_asgnas.training.schedules import LearningRate
 
@@ -36,7 +36,7 @@ class Event:
     """Something that happened in training; `kind` is "step", "epoch", "phase" or "end".
 
     `loss` is the mean over the epoch so far (a step) or the whole epoch. `accuracy` is the fraction right on the test
-    data, None until the first epoch's end and where targets are no labels.
+    data, None until the first epoch's end and where targets are no labels; `metrics` are all figures on it by name.
     """
 
     kind: str
@@ -47,6 +47,7 @@ class Event:
     phase: str
     loss: float
     accuracy: float | None = None
+    metrics: dict[str, float | None] = field(default_factory=dict)
     test_loss: float | None = None
     groups_at_zero: int = 0
     groups_chosen: int = 0
@@ -76,7 +77,7 @@ def steps_of(dataset: Dataset, batch_size: int, epochs: int) -> int:
     return dataset.train.steps(batch_size, shuffle=True) * epochs
 
 
-def loss_probe(module: OnnxModule, split: Split, loss: Loss, seed: int) -> Callable[[], float]:
+def loss_probe(module: OnnxModule, split: Split, loss: Objective, seed: int) -> Callable[[], float]:
     """What a measured score calls: the mean loss on a few fixed training batches, forward only.
 
     Batch normalisation takes the batches' own statistics, since the running ones are those of the network before
@@ -90,7 +91,7 @@ def loss_probe(module: OnnxModule, split: Split, loss: Loss, seed: int) -> Calla
                 islice(split.batches(_PROBE_BATCH, shuffle=True, seed=seed, epoch=_PROBE_EPOCH), _PROBE_BATCHES)
             )
         with torch.no_grad():
-            losses = [float(loss(module(**inputs), target)) for inputs, target in batches]
+            losses = [float(loss.hard(module(**inputs), inputs, target)) for inputs, target in batches]
         return sum(losses) / len(losses)
 
     return measure
@@ -130,10 +131,11 @@ class Loop:
     module: OnnxModule
     optimizer: torch.optim.Optimizer
     dataset: Dataset
-    loss: Loss
+    loss: Objective
     epochs: int
     batch_size: int
     schedule: LearningRate = field(default_factory=LearningRate)
+    metrics: str = ""
     seed: int = 0
     on_event: Callable[[Event], None] = lambda event: None
     checkpoints: Checkpoints | None = None
@@ -193,12 +195,12 @@ class Loop:
             yield batch
             asked = time.perf_counter()
 
-    def _one_step(self, inputs: dict[str, torch.Tensor], target: torch.Tensor) -> None:
+    def _one_step(self, inputs: dict[str, torch.Tensor], target: Targets) -> None:
         clock = time.perf_counter
         self._set_lr()
         t0 = clock()
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.loss(self.module(**inputs), target)
+        loss = self.loss(self.module(**inputs), inputs, target)
         t1 = clock()
         value = float(loss.detach())
         if not math.isfinite(value):
@@ -226,7 +228,8 @@ class Loop:
             self._save()
 
     def _end_epoch(self, epoch: int) -> None:
-        found = evaluate(self.module, self.dataset.test, self.loss) if self.dataset.test is not None else None
+        test = self.dataset.test
+        found = evaluate(self.module, test, self.loss, self.metrics) if test is not None else None
         event = self._event("epoch", epoch, found)
         self.history.append(event)
         self._loss_sum = 0.0
@@ -246,6 +249,7 @@ class Loop:
             phase=self._phase(),
             loss=self._loss_sum / in_epoch,
             accuracy=found.accuracy if found else (last.accuracy if last else None),
+            metrics=found.metrics if found else (last.metrics if last else {}),
             test_loss=found.loss if found else (last.test_loss if last else None),
             groups_at_zero=optimizer.groups_at_zero if isinstance(optimizer, H2SPG) else 0,
             groups_chosen=len(chosen),

@@ -6,6 +6,7 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from onnx_asgnas.errors import InputError
 from onnx_asgnas.specs import call, parse_spec
@@ -21,7 +22,7 @@ def cosine(done: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * done))
 
 
-def step(done: float, *, milestones: Sequence[float] = (0.5, 0.75), gamma: float = 0.1) -> float:
+def step(done: float, *, milestones: Any = (0.5, 0.75), gamma: float = 0.1) -> float:
     """The learning rate times `gamma` from each milestone on, which is a fraction of the run."""
     if not (isinstance(milestones, Sequence) and all(isinstance(m, int | float) for m in milestones) and gamma > 0):
         raise InputError(

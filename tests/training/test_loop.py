@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
 from onnx_asgnas import models
 from onnx_asgnas.config import Target
@@ -17,11 +18,12 @@ from onnx_asgnas.training.checkpoint import Checkpoints
 from onnx_asgnas.training.data import ArraySplit, Dataset
 from onnx_asgnas.training.h2spg import H2SPG
 from onnx_asgnas.training.loop import Event, Loop, loss_probe, steps_of
-from onnx_asgnas.training.losses import cross_entropy
+from onnx_asgnas.training.losses import Objective, objective
 from onnx_asgnas.training.metrics import evaluate
 from onnx_asgnas.training.schedules import learning_rate
 
 EPOCHS, BATCH = 4, 8
+LOSS = objective("cross_entropy")
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +51,10 @@ def searching(space: SearchSpace, dataset: Dataset, folder: Path | None = None, 
         lr=0.02,
         momentum=0.9,
         zero_at=0.3,
-        evaluate=loss_probe(module, dataset.train, cross_entropy, 0),
+        evaluate=loss_probe(module, dataset.train, LOSS, 0),
     )
     checkpoints = Checkpoints(folder) if folder is not None else None
-    return Loop(module, optimizer, dataset, cross_entropy, EPOCHS, BATCH, checkpoints=checkpoints, **options)  # type: ignore[arg-type]
+    return Loop(module, optimizer, dataset, LOSS, EPOCHS, BATCH, checkpoints=checkpoints, **options)  # type: ignore[arg-type]
 
 
 def test_a_run_ends_with_the_target_at_zero_and_tells_of_its_phases(space: SearchSpace, dataset: Dataset) -> None:
@@ -103,7 +105,9 @@ def test_a_loss_that_is_no_number_names_the_step_and_keeps_the_last_checkpoint(
     space: SearchSpace, dataset: Dataset, tmp_path: Path
 ) -> None:
     loop = searching(space, dataset, tmp_path)
-    loop.loss = lambda output, target: cross_entropy(output, target) * (math.nan if loop._step == 6 else 1)
+    loop.loss = Objective.of(
+        lambda output, target: cross_entropy(output, target) * (math.nan if loop._step == 6 else 1)
+    )
     with pytest.raises(NonFiniteError, match="the loss is nan at step 7 of 20") as caught:
         loop.run()
     assert caught.value.step == 7
@@ -136,7 +140,7 @@ def test_evaluate_gives_what_torch_gives_and_leaves_the_mode(space: SearchSpace,
     assert dataset.test is not None
     module = OnnxModule(space.graph, threads=1)
     module.train()
-    found = evaluate(module, dataset.test, cross_entropy, batch_size=6)
+    found = evaluate(module, dataset.test, LOSS, batch_size=6)
     assert module.training
     module.eval()
     (inputs, target), *_ = dataset.test.batches(100)
@@ -149,7 +153,7 @@ def test_evaluate_gives_what_torch_gives_and_leaves_the_mode(space: SearchSpace,
 def test_the_loss_probe_measures_the_same_batches_each_time(space: SearchSpace, dataset: Dataset) -> None:
     assert space.graph is not None
     module = OnnxModule(space.graph, threads=1)
-    probe = loss_probe(module, dataset.train, cross_entropy, seed=3)
+    probe = loss_probe(module, dataset.train, LOSS, seed=3)
     assert probe() == probe()
 
 
@@ -160,7 +164,7 @@ def test_a_plain_optimiser_has_one_phase(space: SearchSpace, dataset: Dataset) -
         module,
         torch.optim.SGD(module.parameters(), lr=0.01),
         dataset,
-        cross_entropy,
+        LOSS,
         1,
         BATCH,
         schedule=learning_rate("constant"),

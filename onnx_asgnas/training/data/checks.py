@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from onnx_asgnas.errors import DataError, NonFiniteError
 from onnx_asgnas.training.data.dataset import Array, ModelInput, describe
 
-IGNORED_LABEL = -100
-"""The label that torch's cross entropy leaves out (its `ignore_index`)."""
+LABEL = "label"
+"""What targets are called where nobody says otherwise."""
+IGNORED = -100
+"""The label of what does not count, as torch's cross entropy has it."""
 
 
 def fit_inputs(arrays: Mapping[str, Array], wanted: Sequence[ModelInput], *, where: str) -> dict[str, Array]:
@@ -41,11 +43,13 @@ def fit_inputs(arrays: Mapping[str, Array], wanted: Sequence[ModelInput], *, whe
     return fitting
 
 
-def fit_targets(targets: Array, *, samples: int, classes: int | None, where: str, name: str = "label") -> Array:
+def fit_targets(
+    targets: Array, *, samples: int, classes: int | None, where: str, name: str = "label", ignored: int = IGNORED
+) -> Array:
     """Labels as int64, other targets as float32.
 
     Raises DataError when their number is not that of the samples, or when a label is not below `classes`, the width of
-    the model's output (None: not known, or no classification); NonFiniteError for NaN or infinity.
+    the model's output (None: not known, or no classification), nor `ignored`; NonFiniteError for NaN or infinity.
     """
     if targets.ndim == 0 or len(targets) != samples:
         count = "one value" if targets.ndim == 0 else f"{len(targets)} values"
@@ -67,7 +71,7 @@ def fit_targets(targets: Array, *, samples: int, classes: int | None, where: str
         )
     labels: NDArray[np.int64] = targets.astype(np.int64, copy=False)
     if classes is not None:
-        _require_range(labels, classes, name=name, where=where)
+        _require_range(labels, classes, ignored, name=name, where=where)
     return labels
 
 
@@ -96,15 +100,15 @@ def _misfit(array: Array, want: ModelInput) -> str:
     return ""
 
 
-def _require_range(labels: NDArray[np.int64], classes: int, *, name: str, where: str) -> None:
-    wrong = np.argwhere(((labels < 0) & (labels != IGNORED_LABEL)) | (labels >= classes))
+def _require_range(labels: NDArray[np.int64], classes: int, ignored: int, *, name: str, where: str) -> None:
+    wrong = np.argwhere(((labels < 0) | (labels >= classes)) & (labels != ignored))
     if len(wrong) == 0:
         return
     place = tuple(int(i) for i in wrong[0])
     raise DataError(
         f"{where} has the label {labels[place]} in {name!r} at index {list(place)}, "
         f"the model tells {classes} classes apart ({len(wrong)} such labels)",
-        fix=f"Labels go from 0 to {classes - 1}.",
+        fix=f"Labels go from 0 to {classes - 1}; {ignored} does not count (--loss NAME?ignore_index=… says otherwise).",
         array=name,
         index=place,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -12,7 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 Array: TypeAlias = "NDArray[np.generic]"
-Batch: TypeAlias = "tuple[dict[str, torch.Tensor], torch.Tensor]"
+Targets: TypeAlias = "torch.Tensor | dict[str, torch.Tensor]"
+"""A tensor, or several by name."""
+Batch: TypeAlias = "tuple[dict[str, torch.Tensor], Targets]"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,7 +55,7 @@ class Split(Protocol):
         ...
 
     def batches(self, batch_size: int, *, shuffle: bool = False, seed: int = 0, epoch: int = 0) -> Iterator[Batch]:
-        """Tensors by input name, and the target; the same (seed, epoch) gives the same batches.
+        """Tensors by input name, and the targets; the same (seed, epoch) gives the same batches.
 
         Shuffled batches are for training and all of one size: an incomplete last one is left out, unless it is the
         only one. In order, every sample comes.
@@ -64,22 +66,27 @@ class Split(Protocol):
 class ArraySplit:
     """A split that lies in memory whole; batches are one indexing operation per array."""
 
-    def __init__(self, inputs: Mapping[str, torch.Tensor], targets: torch.Tensor) -> None:
+    def __init__(self, inputs: Mapping[str, torch.Tensor], targets: Targets) -> None:
         self.inputs = dict(inputs)
         self.targets = targets
 
     @classmethod
-    def from_arrays(cls, inputs: Mapping[str, Array], targets: Array) -> ArraySplit:
+    def from_arrays(cls, inputs: Mapping[str, Array], targets: Array | Mapping[str, Array]) -> ArraySplit:
         """A split of numpy arrays, whose memory it shares where it can."""
-        return cls({name: as_tensor(array) for name, array in inputs.items()}, as_tensor(targets))
+        converted: Targets
+        if isinstance(targets, Mapping):
+            converted = {name: as_tensor(array) for name, array in targets.items()}
+        else:
+            converted = as_tensor(targets)
+        return cls({name: as_tensor(array) for name, array in inputs.items()}, converted)
 
     def take(self, samples: NDArray[np.intp] | slice) -> ArraySplit:
         """The split of some of the samples; a slice shares their memory."""
         chosen = samples if isinstance(samples, slice) else torch.from_numpy(samples)
-        return ArraySplit({name: tensor[chosen] for name, tensor in self.inputs.items()}, self.targets[chosen])
+        return ArraySplit(*self._each(lambda tensor: tensor[chosen]))
 
     def __len__(self) -> int:
-        return len(self.targets)
+        return samples_in(self.inputs, self.targets)
 
     def steps(self, batch_size: int, *, shuffle: bool) -> int:
         """Number of batches that `batches` yields."""
@@ -94,11 +101,15 @@ class ArraySplit:
         for step in range(self.steps(batch_size, shuffle=shuffle)):
             start, end = step * batch_size, (step + 1) * batch_size
             if order is None:
-                yield {name: tensor[start:end] for name, tensor in self.inputs.items()}, self.targets[start:end]
+                yield self._each(lambda tensor, part=slice(start, end): tensor[part])  # type: ignore[misc]
             else:
-                chosen = order[start:end]
-                inputs = {name: tensor.index_select(0, chosen) for name, tensor in self.inputs.items()}
-                yield inputs, self.targets.index_select(0, chosen)
+                yield self._each(lambda tensor, part=order[start:end]: tensor.index_select(0, part))  # type: ignore[misc]
+
+    def _each(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+        """A function of every array of inputs and targets."""
+        targets = self.targets
+        changed = {k: function(v) for k, v in targets.items()} if isinstance(targets, dict) else function(targets)
+        return {name: function(tensor) for name, tensor in self.inputs.items()}, changed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,6 +123,13 @@ class Dataset:
     train: Split
     test: Split | None
     classes: int | None = None
+
+
+def samples_in(inputs: Mapping[str, torch.Tensor], targets: Targets) -> int:
+    """How many samples a batch has."""
+    if isinstance(targets, torch.Tensor):
+        return len(targets)
+    return len(next(iter((*targets.values(), *inputs.values()))))
 
 
 def as_tensor(array: Array) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Arrays in an .npz file: one per model input, by its name, and `label`."""
+"""Arrays in an .npz file: one per model input, by its name, and the targets (`label`, if the loss names no other)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from onnx_asgnas.training.data.selection import choose_parts
 
 log = logging.getLogger(__name__)
 
-TARGET = "label"
 TEST = "_test"
 HELD_OUT = 0.1
 """Fraction held out for testing where the file has no test arrays and the user names no other."""
@@ -34,12 +33,9 @@ def open_npz(
     """
     if not location:
         raise DataError("npz names no file", fix="Write npz:FILE.")
-    names = [*(want.name for want in request.inputs), TARGET]
+    targets = [name for name in request.targets if name not in {want.name for want in request.inputs}]
+    names = [*(want.name for want in request.inputs), *targets]
     arrays, tests = _read(Path(location), names)
-    if TARGET not in arrays:
-        raise DataError(
-            f"{location} has no array {TARGET!r}", fix=f"It has: {', '.join(arrays) or 'none'}.", array=TARGET
-        )
     if not tests and validation is None:
         validation = HELD_OUT
         log.info("%s has no test arrays: a tenth of its samples is held out", location)
@@ -48,16 +44,13 @@ def open_npz(
         raise DataError(
             f"{location} has test arrays, but not {missing[0] + TEST!r}", fix="Give all test arrays, or none."
         )
-    target = arrays.pop(TARGET)
-    training = request.split(arrays, target, where=location)
+    training = request.split(arrays, arrays, where=location)
+    target = arrays[request.targets[0]]
     kept, held = choose_parts(target, train=train, validation=validation)
-    if held is None:
-        test_target = tests.pop(TARGET)
-        where = f"the test data of {location}"
-        test = request.split(tests, test_target, where=where, target_name=TARGET + TEST)
-    else:
-        test = training.take(held)
-    classes = int(target.max()) + 1 if target.ndim == 1 and target.dtype.kind in "iu" else None
+    where = f"the test data of {location}"
+    test = request.split(tests, tests, where=where, suffix=TEST) if held is None else training.take(held)
+    labels = request.classes is not None and target.ndim == 1 and target.dtype.kind in "iu"
+    classes = int(target.max()) + 1 if labels else None
     return Dataset(name=Path(location).name, train=training.take(kept), test=test, classes=classes)
 
 
@@ -67,7 +60,9 @@ def _read(path: Path, names: list[str]) -> tuple[dict[str, Array], dict[str, Arr
         with path.open("rb") as file:
             content = np.load(file, allow_pickle=False)
             if not isinstance(content, np.lib.npyio.NpzFile):
-                raise DataError(f"{path} is a single array", fix=f"Save it by numpy.savez, with {TARGET!r} beside it.")
+                raise DataError(
+                    f"{path} is a single array", fix="Save it by numpy.savez, with an array for each input."
+                )
             arrays = {name: content[name] for name in content.files}
     except FileNotFoundError:
         raise DataError(f"{path} does not exist", fix="Check the path.", path=str(path)) from None

@@ -13,11 +13,13 @@ import torch
 
 from onnx_asgnas.errors import AsgnasError, DataError
 from onnx_asgnas.specs import call, load_attribute, working_directory_on_path
-from onnx_asgnas.training.data.checks import fit_inputs, fit_targets
-from onnx_asgnas.training.data.dataset import Array, Batch, Dataset, as_tensor
+from onnx_asgnas.training.data.dataset import Array, Batch, Dataset, as_tensor, samples_in
 from onnx_asgnas.training.data.registry import DataRequest, register
 
-_FORM = "Yield (inputs, target): a dict of arrays by input name, [N, …] each, and an array of N targets."
+_FORM = (
+    "Yield (inputs, target): a dict of arrays by input name, [N, …] each, and an array of N targets, "
+    "or a dict of them by name."
+)
 
 
 @register("python")
@@ -84,7 +86,7 @@ class StreamSplit:
             batch = self._checked(item, step)
             yield batch
             step += 1
-            samples += len(batch[1])
+            samples += samples_in(*batch)
         if step == 0:
             raise DataError(f"{self._name} gives no batch for {self._split}", fix=_FORM, split=self._split)
         self._counts[batch_size, shuffle] = (step, samples)
@@ -127,16 +129,25 @@ class StreamSplit:
 
     def _checked(self, item: Any, step: int) -> Batch:
         where = f"batch {step} of {self._name} ({self._split})"
+        if isinstance(item, Mapping):
+            item = (item, item)  # a batch whose targets are among its arrays
         if not (isinstance(item, (tuple, list)) and len(item) == 2 and isinstance(item[0], Mapping)):
             raise DataError(
                 f"{where} is of type {type(item).__name__}, not a pair (inputs, target)", fix=_FORM, step=step
             )
         arrays = {str(name): _as_array(value) for name, value in item[0].items()}
-        inputs = fit_inputs(arrays, self._request.inputs, where=where)
-        samples = len(next(iter(inputs.values()))) if inputs else 0
-        targets = _as_array(item[1])
-        targets = fit_targets(targets, samples=samples, classes=self._request.classes, where=where, name="target")
-        return {name: as_tensor(array) for name, array in inputs.items()}, as_tensor(targets)
+        given = item[1]
+        targets = (
+            {str(name): _as_array(value) for name, value in given.items()}
+            if isinstance(given, Mapping)
+            else _as_array(given)
+        )
+        inputs, fitted = self._request.fit(arrays, targets, where=where)
+        tensors = {name: as_tensor(array) for name, array in fitted.items()}
+        return (
+            {name: as_tensor(array) for name, array in inputs.items()},
+            tensors if len(tensors) > 1 else next(iter(tensors.values())),
+        )
 
 
 def _as_array(value: Any) -> Array:

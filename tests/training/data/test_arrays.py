@@ -168,7 +168,7 @@ class TestNpz:
     @pytest.mark.parametrize(
         ("arrays", "message"),
         [
-            ({"x": points(4)}, "has no array 'label'\nIt has: x."),
+            ({"x": points(4)}, "has no array 'label'\nIt has: x: float32[N,3]. The model reads x: float32[N,3]; "),
             ({"image": points(4), "label": np.arange(4)}, "there is no array 'x'\nThe data has image: float32[N,3]"),
             ({"x": points(4)[0], "label": np.arange(3)}, "'x' has 1 axes, 2 are read"),
             ({"x": points(4)[:, :2], "label": np.arange(4)}, "'x' has the size 2 along axis 1, 3 is read"),

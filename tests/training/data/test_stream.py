@@ -76,7 +76,7 @@ def test_an_iterable_is_made_once_and_run_through_again() -> None:
             "batch 0 of python:sources_of_batches:tensors (train) is of type Tensor, not a pair (inputs, target)",
         ),
         ("samples", "'x' has 1 axes, 2 are read\nThe data has x: float32[N]; the model reads x: float32[N,3]."),
-        ("wrong_labels", "has the label 9 in 'target' at index [3]"),
+        ("wrong_labels", "has the label 9 in 'label' at index [3]"),
     ],
 )
 def test_what_is_amiss_shows_when_it_is_opened(text: str, message: str) -> None:
