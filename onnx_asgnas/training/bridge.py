@@ -216,7 +216,7 @@ class OnnxModule(Scope):
     def _evaluate(self, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         if self._inference is None:
             held = {name: tensor.detach() for name, tensor in self._held().items()}
-            model = loadable(feed_from_outside(self._source, tuple(held)), oldest=1)
+            model = loadable(feed_from_outside(self._source, tuple(held)))
             self._inference = OrtInference(model, self.input_names, held, threads=self._threads)
         return self._inference(inputs)
 

@@ -18,8 +18,8 @@ from onnx_asgnas.errors import ModelError, UnsupportedOperatorError
 from onnx_asgnas.graph import TraceGraph, normalise
 from onnx_asgnas.training.bridge import OnnxModule
 from onnx_asgnas.training.lowering import GradientPath, lower
-from onnx_asgnas.training.lowering.dialect import DIFFERENTIABLE
-from onnx_asgnas.training.lowering.rewriting import REWRITES
+from onnx_asgnas.training.lowering.dialect import ORT_OPERATORS as DIFFERENTIABLE
+from onnx_asgnas.training.lowering.registry import REWRITES
 
 Tensor = torch.Tensor
 IMAGE = (3, 6, 6)

@@ -1,35 +1,30 @@
 """From the network as it stands to a graph that an engine can differentiate.
 
 The training graph is made for gradients only and thrown away: the network itself is never changed, and both share
-their parameters by name. So lowering needs no way back. It goes in five steps: weights become graph inputs, the opset
-becomes one that the training runtime loads, operators without a gradient are replaced by the body that the ONNX
-standard defines for them, what is left is rewritten by `rewrites`, and what still has no gradient is refused by name.
+their parameters by name. So lowering needs no way back. Weights become graph inputs, and nodes are gone through once:
+each is brought to an operator set between 18 and 21, and where a gradient flows through it that the engine has not, it
+is rewritten, or replaced by the definition that the ONNX standard gives of it. What is then left is refused by name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import onnx
+from onnx import inliner, numpy_helper
 
-from onnx_asgnas.errors import UnsupportedOperatorError
-from onnx_asgnas.training.lowering import resampling as _registered  # noqa: F401 (its rewrites register themselves)
-from onnx_asgnas.training.lowering.dialect import DIFFERENTIABLE, ORT, Dialect
-from onnx_asgnas.training.lowering.opset import (
-    BODIES_OPSET,
-    has_body,
-    inline_bodies,
-    is_standard,
-    loadable,
-    opset_of,
-    raise_opset,
-    trace_constants,
-    without_cast_like,
-)
+from onnx_asgnas.graph.nodes import is_standard
+from onnx_asgnas.graph.shapes import ShapeInference, at_lengths_that_fit
+from onnx_asgnas.training.lowering import families as _registered  # noqa: F401 (rewrites register themselves)
+from onnx_asgnas.training.lowering.dialect import ORT, Dialect
+from onnx_asgnas.training.lowering.lifting import NEWEST_OPSET, OLDEST_OPSET
+from onnx_asgnas.training.lowering.norm import batch_normalization
+from onnx_asgnas.training.lowering.opset import NEWEST_IR, opset_of
 from onnx_asgnas.training.lowering.path import GradientPath
-from onnx_asgnas.training.lowering.rewrites import freeze_batch_normalization, train_batch_normalization
-from onnx_asgnas.training.lowering.rewriting import REWRITES, Rewriting, attribute
+from onnx_asgnas.training.lowering.precision import in_float32
+from onnx_asgnas.training.lowering.refusing import helped_by_freezing, no_gradient
+from onnx_asgnas.training.lowering.rewriting import Rewriting
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,7 +34,7 @@ class TrainingGraph:
     `model.graph.input` holds the network's own `inputs`, then `parameters`, then `statistics` (the running mean and
     variance of every batch normalisation, which a run updates). `wrt` are the parameters and inputs that an output
     depends on differentiably, of those that were asked for; `differentiable` says for each output whether it depends on
-    one of them.
+    one of them. Half-precision tensors are float32 throughout.
     """
 
     model: onnx.ModelProto
@@ -66,20 +61,32 @@ def lower(
     or with `freeze_bn` keeps using the running statistics; Dropout is off, as it is in normal form. The graph stays
     open in whatever dimensions the model is.
 
-    Raises UnsupportedOperatorError for an operator that has no gradient and no lowering, and ModelError where the model
-    cannot be brought to an opset that the training runtime loads.
+    Raises UnsupportedOperatorError for an operator that has no gradient and no lowering, with what would help if it is
+    frozen as `freeze`, and ModelError where the model cannot be brought to an opset that the training runtime loads.
     """
-    wrt = parameters if wrt is None else wrt
+    wrt = tuple(parameters if wrt is None else wrt)
     statistics = batch_norm_statistics(model)
-    fed = feed_from_outside(model, (*parameters, *statistics))
+    fed = in_float32(feed_from_outside(model, (*parameters, *statistics)), parameters)
     inputs = tuple(value.name for value in fed.graph.input)[: -len(parameters) - len(statistics) or None]
-    fed = _inline_bodies(without_cast_like(loadable(fed)), wrt, dialect)
-    fed = _rewrite(fed, wrt, freeze_bn, dialect)
-    path = GradientPath(fed, wrt)
-    _refuse_the_rest(path, dialect)
-    outputs = tuple(value.name for value in fed.graph.output)
+    on_path = {node.name for node in GradientPath(fed, wrt).nodes}
+    normalise_batches = batch_normalization(statistics, freeze_bn)
+
+    def add(node: onnx.NodeProto, graph: Rewriting, version: int) -> None:
+        if node.op_type == "BatchNormalization" and is_standard(node):
+            graph.add_as(node, version, normalise_batches)
+        else:
+            graph.add(node, version, differentiated=node.name in on_path)
+
+    with helped_by_freezing(fed, parameters, wrt):
+        rewriting = _rewritten(fed, dialect, wrt, add)
+        lowered = rewriting.finish()
+        path = GradientPath(lowered, wrt)
+        for node in path.nodes:
+            if node.name in rewriting.stuck:
+                raise no_gradient(rewriting.stuck[node.name], node)
+    outputs = tuple(value.name for value in lowered.graph.output)
     return TrainingGraph(
-        model=fed,
+        model=lowered,
         inputs=inputs,
         parameters=tuple(parameters),
         statistics=statistics,
@@ -87,6 +94,22 @@ def lower(
         outputs=outputs,
         differentiable=tuple(name in path.tensors for name in outputs),
     )
+
+
+def loadable(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same network in an opset and an IR version that the training runtime loads, for inference."""
+    if model.functions:
+        model = inliner.inline_local_functions(model)
+    if opset_of(model) > NEWEST_OPSET:
+        model = _rewritten(
+            model, ORT, (), lambda node, graph, version: graph.add(node, version, differentiated=False)
+        ).finish()
+    if model.ir_version > NEWEST_IR:
+        older = onnx.ModelProto()
+        older.CopyFrom(model)
+        older.ir_version = NEWEST_IR
+        model = older
+    return model
 
 
 def batch_norm_statistics(model: onnx.ModelProto) -> tuple[str, ...]:
@@ -107,52 +130,37 @@ def feed_from_outside(model: onnx.ModelProto, names: Sequence[str]) -> onnx.Mode
     return result
 
 
-def _inline_bodies(model: onnx.ModelProto, wrt: Collection[str], dialect: Dialect) -> onnx.ModelProto:
-    """Replace operators on the gradient path by the standard's own definition, until those left need none."""
-    done: set[str] = set()
-    while True:
-        opset = max(opset_of(model), BODIES_OPSET)
-        on_path = [
-            node for node in GradientPath(model, wrt).nodes if is_standard(node) and not _is_handled(node, dialect)
-        ]
-        wanted = {node.op_type for node in on_path if has_body(node.op_type, opset)} - done
-        if not wanted:
-            return model
-        model = inline_bodies(raise_opset(model, BODIES_OPSET), wanted)
-        done |= wanted
+def _rewritten(
+    model: onnx.ModelProto,
+    dialect: Dialect,
+    wrt: Collection[str],
+    add: Callable[[onnx.NodeProto, Rewriting, int], None],
+) -> Rewriting:
+    """All nodes gone through, at open lengths that leave no tensor empty."""
+    version = opset_of(model)
+    target = min(max(version, OLDEST_OPSET), NEWEST_OPSET)
+    frame = onnx.ModelProto(ir_version=min(model.ir_version, NEWEST_IR), opset_import=model.opset_import)
+    for entry in frame.opset_import:
+        if entry.domain in ("", "ai.onnx"):
+            entry.version = target
+    _assign_graph(frame.graph, model.graph)
+
+    def made(growth: int) -> Rewriting:
+        shapes = ShapeInference(frame, growth=growth)
+        for tensor in frame.graph.initializer:
+            shapes.add_constant(tensor.name, numpy_helper.to_array(tensor))
+        rewriting = Rewriting(frame, shapes, dialect, wrt)
+        for node in model.graph.node:
+            add(node, rewriting, version)
+        return rewriting
+
+    return at_lengths_that_fit(made, lambda rewriting: rewriting.shapes)
 
 
-def _is_handled(node: onnx.NodeProto, dialect: Dialect) -> bool:
-    if not dialect.native(node) and node.op_type == "Gelu" and attribute(node, "approximate", b"none") == b"tanh":
-        return False  # the runtime's own gradient of it is wrong
-    return dialect.native(node) or node.op_type in REWRITES or node.op_type in DIFFERENTIABLE
-
-
-def _rewrite(model: onnx.ModelProto, wrt: Collection[str], freeze_bn: bool, dialect: Dialect) -> onnx.ModelProto:
-    """Apply the rewrites: on the gradient path, and to every batch normalisation that is to keep statistics."""
-    trace = trace_constants(model)
-    on_path = {node.name for node in GradientPath(model, wrt).nodes}
-    rewriting = Rewriting(trace)
-    for node in trace.nodes:
-        if node.op_type == "BatchNormalization" and is_standard(node):
-            (freeze_batch_normalization if freeze_bn else train_batch_normalization)(node, rewriting)
-        elif node.name in on_path and is_standard(node) and node.op_type in REWRITES and not dialect.native(node):
-            REWRITES[node.op_type](node, rewriting)
-        else:
-            rewriting.keep(node)
-    return rewriting.finish()
-
-
-def _refuse_the_rest(path: GradientPath, dialect: Dialect) -> None:
-    for node in path.nodes:
-        if not dialect.native(node) and not (is_standard(node) and node.op_type in DIFFERENTIABLE):
-            domain = "" if is_standard(node) else f"{node.domain}."
-            raise UnsupportedOperatorError(
-                f"{domain}{node.op_type} {node.name!r} has no gradient, and no lowering to operators that have one",
-                fix="Freeze the parameters before it (freeze=[...], --freeze PATTERN), or export the model without it.",
-                op_type=node.op_type,
-                node=node.name,
-            )
+def _assign_graph(target: onnx.GraphProto, source: onnx.GraphProto) -> None:
+    for field, value in source.ListFields():
+        if field.name != "node":
+            _assign(target, field.name, value)
 
 
 def _copy_without_weights(model: onnx.ModelProto, names: Collection[str]) -> onnx.ModelProto:

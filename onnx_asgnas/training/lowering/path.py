@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 
 import onnx
+from onnx import TensorProto, helper
 
-from onnx_asgnas.graph.normalise import read_by
-from onnx_asgnas.training.lowering.opset import is_standard, opset_of
-from onnx_asgnas.training.lowering.rewriting import attribute
+from onnx_asgnas.graph.nodes import is_standard, read_by
+from onnx_asgnas.training.lowering.opset import opset_of
+from onnx_asgnas.training.lowering.registry import PRIVATE
+
+_FLOATS = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16})
+_FLOAT_TYPES = ("(float)", "(double)", "(float16)", "(bfloat16)")
+"""How the types end that hold such tensors: sequences and optional ones too."""
 
 
 class GradientPath:
@@ -24,7 +30,7 @@ class GradientPath:
         reached = set(wrt)
         through: list[tuple[onnx.NodeProto, list[str], list[str]]] = []
         for node in model.graph.node:
-            sources, targets = _differentiable_ends(node, opset)
+            sources, targets = differentiable_ends(node, opset)
             if not reached.isdisjoint(sources):
                 reached.update(targets)
                 through.append((node, sources, targets))
@@ -39,22 +45,54 @@ class GradientPath:
         """All tensors that lie on the path, its ends among them."""
 
 
-def _differentiable_ends(node: onnx.NodeProto, opset: int) -> tuple[list[str], list[str]]:
-    reads = read_by(node)
-    captures = len(reads) > sum(1 for name in node.input if name)
-    if captures or not is_standard(node) or not onnx.defs.has(node.op_type, opset):
+def differentiable_ends(node: onnx.NodeProto, opset: int) -> tuple[list[str], list[str]]:
+    """The inputs that a gradient may flow to, and the outputs that it may come from."""
+    if not is_standard(node):
+        return ([], []) if node.domain == PRIVATE else (read_by(node), [name for name in node.output if name])
+    if len(reads := read_by(node)) > sum(1 for name in node.input if name):
         return reads, [name for name in node.output if name]
-    schema = onnx.defs.get_schema(node.op_type, opset)
-    if node.op_type == "Cast" and attribute(node, "to") not in _FLOATS:
-        return [], []
-    return _carrying(node.input, schema.inputs), _carrying(node.output, schema.outputs)
+    if node.op_type == "Cast":
+        to = next((a for a in node.attribute if a.name == "to"), None)
+        if to is not None and helper.get_attribute_value(to) not in _FLOATS:
+            return [], []
+    inputs, outputs = _carrying(node.op_type, opset)
+    if inputs is None or outputs is None:
+        return reads, [name for name in node.output if name]
+    return _chosen(node.input, inputs), _chosen(node.output, outputs)
 
 
-def _carrying(names: Sequence[str], formal: Sequence[onnx.defs.OpSchema.FormalParameter]) -> list[str]:
-    """The names whose formal parameter is not declared non-differentiable; the last one may be variadic."""
+def _chosen(names: Sequence[str], carrying: Sequence[bool]) -> list[str]:
+    """The names at places that carry a gradient; the last one may be variadic."""
+    last = len(carrying) - 1
+    return [name for at, name in enumerate(names) if name and carrying[min(at, last)]]
+
+
+@cache
+def _carrying(op_type: str, opset: int) -> tuple[tuple[bool, ...] | None, tuple[bool, ...] | None]:
+    """Which inputs and outputs of an operator may carry a gradient; None for one that the standard does not have."""
+    if not onnx.defs.has(op_type, opset):
+        return None, None
+    schema = onnx.defs.get_schema(op_type, opset)
+    kinds = {constraint.type_param_str: constraint.allowed_type_strs for constraint in schema.type_constraints}
     never = onnx.defs.OpSchema.DifferentiationCategory.NonDifferentiable
-    categories = [f.differentiation_category for f in formal]
-    return [name for at, name in enumerate(names) if name and categories[min(at, len(categories) - 1)] != never]
+
+    def carries(formal: onnx.defs.OpSchema.FormalParameter) -> bool:
+        types = kinds.get(formal.type_str, [formal.type_str])
+        integer = op_type not in QUANTISING and not any(kind in text for text in types for kind in _FLOAT_TYPES)
+        return formal.differentiation_category != never and not integer
+
+    return tuple(map(carries, schema.inputs)), tuple(map(carries, schema.outputs))
 
 
-_FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+QUANTISING = frozenset(
+    [
+        "ConvInteger",
+        "DequantizeLinear",
+        "DynamicQuantizeLinear",
+        "MatMulInteger",
+        "QLinearConv",
+        "QLinearMatMul",
+        "QuantizeLinear",
+    ]
+)
+"""Operators whose whole numbers stand for others: they are on the path, since leaving them out would be silent."""

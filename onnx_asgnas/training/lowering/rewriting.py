@@ -1,66 +1,149 @@
-"""The means to write a graph anew operator by operator, and the registry of how it is done for each."""
+"""A graph in the making: every node is taken over, rewritten, or replaced by its definition, until an engine takes all."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from onnx_asgnas.errors import UnsupportedOperatorError
-from onnx_asgnas.graph import TraceGraph
+from onnx_asgnas.graph.nodes import is_standard, read_by
+from onnx_asgnas.graph.shapes import ShapeInference
+from onnx_asgnas.training.lowering.bodies import Body, body_of, is_known
+from onnx_asgnas.training.lowering.dialect import Dialect
+from onnx_asgnas.training.lowering.lifting import lifted
+from onnx_asgnas.training.lowering.path import QUANTISING, differentiable_ends
+from onnx_asgnas.training.lowering.registry import PRIVATE, REWRITES, Rewrite
+from onnx_asgnas.training.lowering.site import Site, Value
 
-Rewrite: TypeAlias = "Callable[[onnx.NodeProto, Rewriting], None]"
-REWRITES: dict[str, Rewrite] = {}
-"""The rewrites by operator of the ONNX standard."""
-
-
-def rewrite(*op_types: str) -> Callable[[Rewrite], Rewrite]:
-    """Register a rewrite for these operators."""
-
-    def register(function: Rewrite) -> Rewrite:
-        REWRITES.update(dict.fromkeys(op_types, function))
-        return function
-
-    return register
+_MAY_CARRY = frozenset(
+    {TensorProto.UNDEFINED, TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16}
+)
+"""Types of tensors that a gradient may flow through; of unknown type it may."""
+_DEEPEST = 40
+"""How deep replacements may nest before one is taken to go in circles."""
 
 
 class Rewriting:
-    """A graph in the making: nodes in topological order, and constants, under names that are new."""
+    """Nodes in topological order, constants, and the shapes of all tensors, for one operator set.
 
-    def __init__(self, trace: TraceGraph) -> None:
-        self.trace = trace
+    `reached` are the tensors that depend differentiably on what gradients are asked for. `origin` is the node of the
+    source that is being replaced; `stuck` the nodes of the result that no engine can take, by name, with their origin.
+    """
+
+    def __init__(self, model: onnx.ModelProto, shapes: ShapeInference, dialect: Dialect, wrt: Iterable[str]) -> None:
+        self.shapes = shapes
+        self.opset = shapes.version
+        self.reached = set(wrt)
+        self.origin: onnx.NodeProto | None = None
+        self.stuck: dict[str, onnx.NodeProto] = {}
+        self._dialect = dialect
+        self._frame = model
         self._nodes: list[onnx.NodeProto] = []
-        self._constants: list[onnx.TensorProto] = []
-        self._taken = {name for node in trace.nodes for name in (*node.input, *node.output, node.name)}
+        self._constants: dict[str, NDArray[Any]] = {}
+        self._by_value: dict[object, str] = {}
+        self._given = {tensor.name: tensor for tensor in model.graph.initializer}
+        self._renamed: dict[str, str] = {}
+        self._depth = 0
+        self._inner: set[str] = set()
+        """Tensors that the innermost replacements made, and that may be called otherwise."""
+        self._taken = {name for node in model.graph.node for name in (*node.input, *node.output, node.name)}
+        self._taken |= {value.name for value in (*model.graph.input, *model.graph.output)} | self._given.keys()
 
-    def keep(self, node: onnx.NodeProto, **attributes: object) -> None:
-        """Take a node over, with these attributes in place of its own of that name (None: without it)."""
-        kept = onnx.NodeProto()
-        kept.CopyFrom(node)
-        del kept.attribute[:]
-        kept.attribute.extend(a for a in node.attribute if a.name not in attributes)
-        kept.attribute.extend(helper.make_attribute(k, v) for k, v in attributes.items() if v is not None)
-        self._nodes.append(kept)
+    def add(self, node: onnx.NodeProto, version: int, *, differentiated: bool) -> None:
+        """Take a node of the source over, which is written in operator set `version`."""
+        self.origin = node
+        for part in lifted(node, version, self.opset, self._rank, self.name):
+            if differentiated or not is_known(part, self.opset):
+                self.place(part)
+            else:
+                self.keep(part)
+        self.origin = None
 
-    def emit(
-        self, op_type: str, inputs: Sequence[str], *, like: onnx.NodeProto, output: str = "", **attributes: Any
-    ) -> str:
-        """Add an operator that stands for (a part of) the node `like`, and return the name of its output."""
-        name = self.name(f"{like.name}/{op_type}")
-        output = output or name
-        self._nodes.append(helper.make_node(op_type, list(inputs), [output], name=name, **attributes))
-        return output
+    def add_as(self, node: onnx.NodeProto, version: int, rule: Rewrite) -> None:
+        """Take a node of the source over by this rewrite, whether a gradient flows through it or not."""
+        self.origin = node
+        for part in lifted(node, version, self.opset, self._rank, self.name):
+            self.rewrite(part, rule)
+        self.origin = None
 
-    def constant(self, value: NDArray[Any] | Sequence[int], *, like: onnx.NodeProto) -> str:
-        """Add a constant (a sequence is one of int64) and return its name."""
-        array = value if isinstance(value, np.ndarray) else np.array(value, np.int64)
-        name = self.name(f"{like.name}/constant")
-        self._constants.append(numpy_helper.from_array(array, name))
-        return name
+    def is_native(self, node: onnx.NodeProto) -> bool:
+        """Does the engine differentiate this node as it stands."""
+        return self._dialect.native(node)
+
+    def place(self, node: onnx.NodeProto) -> None:
+        """Add a node in a form that can be differentiated, where a gradient flows through it."""
+        if node.op_type == "Constant" and is_standard(node):
+            self._take_constant(node)
+            return
+        sources, _ = differentiable_ends(node, self.opset)
+        if is_known(node, self.opset) and (self.reached.isdisjoint(sources) or self._dialect.native(node)):
+            self.keep(node)
+            return
+        rule = REWRITES.get(("" if is_standard(node) else node.domain, node.op_type))
+        if rule is not None:
+            self.rewrite(node, rule)
+            return
+        body = body_of(node, self.shapes, self.opset)
+        if body is None:
+            if not is_known(node, self.opset):
+                raise self._too_new(node)
+            self.stuck[node.name] = self.origin or node
+            self.keep(node)
+        else:
+            self._expand(node, body)
+
+    def keep(self, node: onnx.NodeProto) -> None:
+        """Add a node as it stands."""
+        self._infer(node)
+        sources, targets = differentiable_ends(node, self.opset)
+        if not self.reached.isdisjoint(sources):
+            quantising = node.op_type in QUANTISING
+            self.reached.update(n for n in targets if quantising or self.shapes.dtype(n) in _MAY_CARRY)
+        self._nodes.append(node)
+        if self._depth:
+            self._inner.update(name for name in node.output if name)
+
+    def rewrite(self, node: onnx.NodeProto, rule: Rewrite) -> None:
+        """Write a node in other operators."""
+        self._infer(node)
+        self._descend(node)
+        made = rule(Site(self, node))
+        values: Sequence[Value | None] = [made] if isinstance(made, Value) else made
+        for name, value in zip(node.output, values, strict=False):
+            if name and value is not None:
+                self._name(value.name, name)
+        self._depth -= 1
+
+    def constant(self, value: NDArray[Any]) -> str:
+        """The name of a constant tensor; equal ones are one."""
+        key = (value.dtype.str, value.shape, value.tobytes()) if value.size <= 64 else object()
+        if key not in self._by_value:
+            self._by_value[key] = self._add_constant(self.name("constant"), value)
+        return self._by_value[key]
+
+    def constant_of(self, name: str) -> NDArray[Any] | None:
+        """The value of a tensor that is a constant, None for any other."""
+        if name in self._constants:
+            return self._constants[name]
+        if name in self._given:
+            return numpy_helper.to_array(self._given[name])
+        return self.shapes.constant(name)
+
+    def detached(self, value: Value) -> Value:
+        """The same value, through which no gradient flows."""
+        if value.name not in self.reached:
+            return value
+        name = self.name(f"{value.name}/Detach")
+        self.shapes.step(helper.make_node("Identity", [value.name], [name]))
+        self._inner.add(name)
+        self._nodes.append(helper.make_node("Detach", [value.name], [name], name=name, domain=PRIVATE))
+        return Value(value.site, name)
 
     def name(self, stem: str) -> str:
         """A name that nothing in the graph has."""
@@ -70,66 +153,119 @@ class Rewriting:
         self._taken.add(name)
         return name
 
-    def sizes(self, tensor: str, node: onnx.NodeProto, why: str) -> list[int | None]:
-        """The sizes of a tensor, None where open; refuses the node if not even the rank is known."""
-        shape = self.trace.shape(tensor)
-        if shape is None:
-            raise refusal(node, f"its {why} needs the rank of {tensor!r}, which is not known")
-        return list(shape)
-
-    def fixed(self, tensor: str, node: onnx.NodeProto, why: str) -> NDArray[Any]:
-        """The value of a constant input; refuses the node if it is computed."""
-        if tensor in self.trace.initializers:
-            return self.trace.array(tensor)
-        value = self.trace.constant(tensor)
-        if value is None:
-            raise refusal(node, f"its {why} is computed by the network")
-        return value
-
     def finish(self) -> onnx.ModelProto:
-        """The graph as a model: inputs, outputs and opset are those of the old one."""
+        """The graph as a model: inputs and outputs are those of the source."""
         result = onnx.ModelProto()
-        result.CopyFrom(self.trace.model)
+        result.CopyFrom(self._frame)
         del result.graph.node[:], result.graph.value_info[:]
-        result.graph.node.extend(self._nodes)
-        result.graph.initializer.extend(self._constants)
-        used = {name for node in self._nodes for name in node.input} | set(self.trace.outputs)
-        unused = [at for at, t in enumerate(result.graph.initializer) if t.name not in used]
-        for at in reversed(unused):
-            del result.graph.initializer[at]
+        for entry in result.opset_import:
+            if entry.domain in ("", "ai.onnx"):
+                entry.version = self.opset
+        for node in self._nodes:
+            node.input[:] = [self._final(name) for name in node.input]
+            node.output[:] = [self._final(name) for name in node.output]
+        nodes, read = _needed(self._nodes, [value.name for value in result.graph.output])
+        result.graph.node.extend(nodes)
+        kept = [tensor for tensor in result.graph.initializer if tensor.name in read]
+        del result.graph.initializer[:]
+        result.graph.initializer.extend(kept)
+        made = {name: value for name, value in self._constants.items() if name in read}
+        result.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in made.items())
+        present = {entry.domain for entry in result.opset_import}
+        others = {node.domain for node in result.graph.node if not is_standard(node)} - present
+        result.opset_import.extend(helper.make_opsetid(domain, 1) for domain in sorted(others))
         return result
 
+    def inline_branch(self, site: Site, branch: onnx.GraphProto) -> list[Value]:
+        """Place the nodes of a branch where its If stands, and give what it gives."""
+        known = {tensor.name: self.constant(numpy_helper.to_array(tensor)) for tensor in branch.initializer}
+        known = self.inline(branch.node, known, self.opset, site.node.name)
+        return [Value(site, known.get(value.name, value.name)) for value in branch.output]
 
-def refusal(node: onnx.NodeProto, why: str) -> UnsupportedOperatorError:
-    """The error for a node that a rewrite cannot handle."""
-    return UnsupportedOperatorError(
-        f"{node.op_type} {node.name!r} cannot be lowered for training: {why}",
-        fix="Export the model with fixed sizes there, or freeze what lies before it (freeze=[...], --freeze PATTERN).",
-        op_type=node.op_type,
-        node=node.name,
-    )
+    def inline(
+        self, nodes: Iterable[onnx.NodeProto], names: Mapping[str, str], version: int, stem: str
+    ) -> dict[str, str]:
+        """Place copies of nodes written in operator set `version`; gives the new names of what they make."""
+        known = dict(names)
+        for node in nodes:
+            copy = onnx.NodeProto()
+            copy.CopyFrom(node)
+            copy.name = self.name(f"{stem}/{node.name or node.op_type}")
+            copy.input[:] = [known.get(name, name) for name in node.input]
+            known.update({name: self.name(f"{stem}/{name}") for name in node.output if name and name not in known})
+            copy.output[:] = [known.get(name, "") for name in node.output]
+            for part in lifted(copy, version, self.opset, self._rank, self.name):
+                self.place(part)
+        return known
+
+    def _expand(self, node: onnx.NodeProto, body: Body) -> None:
+        """Put the definition of an operator in its place."""
+        self._infer(node)
+        self._descend(node)
+        inner = {formal: self.name(f"{node.name}/{formal}") for formal in body.outputs[: len(node.output)]}
+        self.inline(body.nodes, {**dict(zip(body.inputs, body.given, strict=True)), **inner}, body.version, node.name)
+        for formal, name in zip(body.outputs, node.output, strict=False):
+            if name:
+                self._name(inner[formal], name)
+        self._depth -= 1
+
+    def _name(self, made: str, wanted: str) -> None:
+        """Let what was made be the tensor that the graph knows under its own name."""
+        if self._depth > 1:
+            self._inner.add(wanted)
+        alias = helper.make_node("Identity", [made], [wanted], name=self.name(f"{wanted}/Identity"))
+        if made not in self._inner:
+            self.keep(alias)
+            return
+        self._infer(alias)
+        self._inner.discard(made)
+        self._renamed[made] = wanted
+        if made in self.reached:
+            self.reached.add(wanted)
+
+    def _final(self, name: str) -> str:
+        while name in self._renamed:
+            name = self._renamed[name]
+        return name
+
+    def _infer(self, node: onnx.NodeProto) -> None:
+        """Make the shapes of what a node gives known, where they are not."""
+        if any(name and self.shapes.shape(name) is None for name in node.output):
+            self.shapes.step(node)
+
+    def _descend(self, node: onnx.NodeProto) -> None:
+        self._depth += 1
+        if self._depth > _DEEPEST:
+            raise Site(self, node).refusal("its replacements lead back to themselves")
+
+    def _rank(self, name: str) -> int | None:
+        shape = self.shapes.shape(name)
+        return None if shape is None else len(shape)
+
+    def _take_constant(self, node: onnx.NodeProto) -> None:
+        """A Constant of a definition becomes an initializer of its name."""
+        value = ReferenceEvaluator(node).run(None, {})[0]
+        self._add_constant(node.output[0], np.asarray(value))
+
+    def _add_constant(self, name: str, value: NDArray[Any]) -> str:
+        self._constants[name] = value
+        self.shapes.add_constant(name, value)
+        return name
+
+    def _too_new(self, node: onnx.NodeProto) -> UnsupportedOperatorError:
+        return UnsupportedOperatorError(
+            f"{node.op_type} {node.name!r} has no form in opset {self.opset}, the newest that the training runtime loads",
+            fix=f"Export the model with opset {self.opset} or older.",
+            op_type=node.op_type,
+            node=node.name,
+        )
 
 
-def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
-    """The value of an attribute."""
-    found = next((a for a in node.attribute if a.name == name), None)
-    return default if found is None else helper.get_attribute_value(found)
-
-
-def explicit_pads(node: onnx.NodeProto, graph: Rewriting) -> list[int]:
-    """The pads of a window operator, worked out where auto_pad gives them by a rule."""
-    mode = attribute(node, "auto_pad", b"NOTSET").decode()
-    spatial = graph.sizes(node.input[0], node, "padding")[2:]
-    if mode in ("NOTSET", "VALID"):
-        return list(attribute(node, "pads", [0] * (2 * len(spatial)))) if mode == "NOTSET" else [0] * (2 * len(spatial))
-    kernel = attribute(node, "kernel_shape") or graph.sizes(node.input[1], node, "kernel")[2:]
-    strides = attribute(node, "strides", [1] * len(spatial))
-    dilations = attribute(node, "dilations", [1] * len(spatial))
-    totals = []
-    for axis, (size, window, stride, dilation) in enumerate(zip(spatial, kernel, strides, dilations, strict=True)):
-        if size is None and stride > 1:
-            raise refusal(node, f"auto_pad {mode} needs the size of axis {axis + 2}, which is open")
-        reach = (window - 1) * dilation + 1
-        totals.append(max(reach - stride if size is None or size % stride == 0 else reach - size % stride, 0))
-    less, more = [total // 2 for total in totals], [total - total // 2 for total in totals]
-    return less + more if mode == "SAME_UPPER" else more + less
+def _needed(nodes: Sequence[onnx.NodeProto], outputs: Iterable[str]) -> tuple[list[onnx.NodeProto], set[str]]:
+    """The nodes that the outputs need, whole (some must have outputs that nobody reads), and all that is read."""
+    read, kept = set(outputs), []
+    for node in reversed(nodes):
+        if not read.isdisjoint(node.output):
+            kept.append(node)
+            read.update(read_by(node))
+    return kept[::-1], read

@@ -1,0 +1,112 @@
+"""Operators by others: the definitions that the ONNX standard gives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import onnx
+from onnx import TypeProto, helper
+
+from onnx_asgnas.graph.nodes import is_standard
+from onnx_asgnas.graph.shapes import ShapeInference
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """The definition of one node: nodes of operator set `version` from formal `inputs` to formal `outputs`.
+
+    `given` are the tensors that stand for the inputs, "" for those that are left out.
+    """
+
+    nodes: Sequence[onnx.NodeProto]
+    inputs: Sequence[str]
+    given: Sequence[str]
+    outputs: Sequence[str]
+    version: int
+
+
+def body_of(node: onnx.NodeProto, shapes: ShapeInference, opset: int) -> Body | None:
+    """The standard's definition of a node by other operators; None where it has none."""
+    if not is_standard(node):
+        return None
+    schema = _schema(node.op_type, opset)
+    if schema is None:
+        return None
+    whole = _with_defaults(node, schema)
+    function = _defined(schema, opset) or _defined_for(schema, whole, shapes, opset)
+    if function is None:
+        return None
+    attributes = {a.name: a for a in whole.attribute}
+    nodes = [resolved for inner in function.node if (resolved := _resolve(inner, attributes)) is not None]
+    given = [*node.input, *[""] * (len(function.input) - len(node.input))]
+    version = max((o.version for o in function.opset_import if o.domain in ("", "ai.onnx")), default=opset)
+    return Body(nodes, list(function.input), given, list(function.output), version)
+
+
+def is_known(node: onnx.NodeProto, opset: int) -> bool:
+    """Does this operator set have the operator; of other domains all are taken to be there."""
+    return not is_standard(node) or bool(onnx.defs.has(node.op_type, opset))
+
+
+@cache
+def _schema(op_type: str, opset: int) -> Any:
+    """The schema that counts in this operator set, or that of the first one which has the operator."""
+    newest = onnx.defs.onnx_opset_version()
+    return next((onnx.defs.get_schema(op_type, v) for v in range(opset, newest + 1) if onnx.defs.has(op_type, v)), None)
+
+
+def _with_defaults(node: onnx.NodeProto, schema: Any) -> onnx.NodeProto:
+    """The node with the attributes written out that are left at their defaults: definitions refer to them."""
+    whole = onnx.NodeProto()
+    whole.CopyFrom(node)
+    given = {a.name for a in node.attribute}
+    for name, formal in schema.attributes.items():
+        if name not in given and formal.default_value.name:
+            whole.attribute.append(formal.default_value)
+    return whole
+
+
+def _defined(schema: Any, opset: int) -> onnx.FunctionProto | None:
+    if not schema.has_function:
+        return None
+    version = _fitting(schema.function_opset_versions, opset)
+    return onnx.FunctionProto.FromString(schema.get_function_with_opset_version(version))
+
+
+def _defined_for(schema: Any, node: onnx.NodeProto, shapes: ShapeInference, opset: int) -> onnx.FunctionProto | None:
+    """The definition that depends on attributes and on the types of the inputs."""
+    if not schema.has_context_dependent_function:
+        return None
+    version = _fitting(schema.context_dependent_function_opset_versions, opset)
+    types = [_type(name, shapes).SerializeToString() for name in node.input]
+    found = schema.get_context_dependent_function_with_opset_version(version, node.SerializeToString(), types)
+    return onnx.FunctionProto.FromString(found) if found else None
+
+
+def _fitting(versions: Sequence[int], opset: int) -> int:
+    """The newest definition that the operator set can express, or the oldest there is."""
+    return max((version for version in versions if version <= opset), default=min(versions))
+
+
+def _type(name: str, shapes: ShapeInference) -> TypeProto:
+    if not name:
+        return TypeProto()
+    return helper.make_tensor_type_proto(shapes.dtype(name), shapes.shape(name))
+
+
+def _resolve(node: onnx.NodeProto, attributes: dict[str, onnx.AttributeProto]) -> onnx.NodeProto | None:
+    """A node of a definition with the attributes that it takes from the call; a Constant of one not given is left out."""
+    result = onnx.NodeProto()
+    result.CopyFrom(node)
+    del result.attribute[:]
+    for attribute in node.attribute:
+        if not attribute.ref_attr_name:
+            result.attribute.append(attribute)
+        elif attribute.ref_attr_name in attributes:
+            taken = result.attribute.add()
+            taken.CopyFrom(attributes[attribute.ref_attr_name])
+            taken.name = attribute.name
+    return None if node.op_type == "Constant" and not result.attribute else result
