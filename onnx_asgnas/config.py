@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from onnx_asgnas.errors import InputError, TargetError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Mode = Literal["erase", "prune", "joint"]
 Criterion = Literal["magnitude", "mean-magnitude", "random"]
@@ -73,58 +77,148 @@ def check_widths(mode: Mode, *, round_to: int, min_channels: int) -> None:
             )
 
 
+LEARNING_RATES: Mapping[str, float] = {"sgd": 0.05, "adam": 1e-3, "adamw": 1e-3}
+"""The learning rate of each optimiser, unless it is said otherwise."""
+
+PRETRAINED: Mapping[str, Any] = {"freeze_bn": True, "warmup_epochs": 0.5, "zero_at": 0.3}
+"""What differs where the weights are trained already, besides a tenth of the learning rate."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SearchConfig:
-    """Everything that one search run is told; a run directory keeps it as config.json.
+class TrainConfig:
+    """Everything that a training is told, be it a search or plain; a run directory keeps it as config.json.
+
+    `loss`, `metrics`, `distill` and `schedule` are texts as the command line takes them. `lr` is the highest learning
+    rate, `min_lr` the lowest after `warmup_epochs`. `clip_grad_norm` is the longest that the gradient of all weights
+    may be. `pretrained` says that the weights are trained already, which changes what `of` takes for granted.
+    """
+
+    data: str
+    loss: str = "cross_entropy"
+    metrics: str = ""
+    distill: str | None = None
+    pretrained: bool = False
+    epochs: int = 10
+    batch_size: int = 32
+    variant: Variant = "sgd"
+    lr: float = LEARNING_RATES["sgd"]
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 1e-4
+    schedule: str = "cosine"
+    warmup_epochs: float = 0.0
+    min_lr: float = 0.0
+    clip_grad_norm: float | None = None
+    engine: str = "auto"
+    freeze: tuple[str, ...] = ()
+    train: tuple[str, ...] = ()
+    freeze_bn: bool = False
+    seed: int = 0
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("epochs", 1, 10**6),
+            ("batch_size", 1, 10**6),
+            ("lr", 0, 1e6),
+            ("momentum", 0, 1),
+            ("weight_decay", 0, 1e6),
+            ("min_lr", 0, 1e6),
+            ("warmup_epochs", 0, 1e6),
+        ):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise InputError(f"{name} is {value}", fix=f"Give a value between {low} and {high:g}.")
+        if self.warmup_epochs >= self.epochs:
+            raise InputError(
+                f"warmup_epochs is {self.warmup_epochs:g} and epochs is {self.epochs}",
+                fix="Warm up for less than the whole training.",
+            )
+        if self.min_lr > self.lr:
+            raise InputError(f"min_lr is {self.min_lr:g} and lr is {self.lr:g}", fix="Give a min_lr not above lr.")
+        if self.clip_grad_norm is not None and not self.clip_grad_norm > 0:
+            raise InputError(f"clip_grad_norm is {self.clip_grad_norm}", fix="Give a length above zero.")
+        self._one_of("variant", Variant)
+
+    @classmethod
+    def of(cls, **given: Any) -> Self:
+        """The configuration of what was given, and of defaults that fit it.
+
+        The learning rate follows from the optimiser; with `pretrained` it is a tenth of that, and PRETRAINED holds.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        variant, pretrained = given.get("variant", "sgd"), bool(given.get("pretrained"))
+        defaults = {"lr": LEARNING_RATES.get(variant, LEARNING_RATES["sgd"]) * (0.1 if pretrained else 1)}
+        if pretrained:
+            defaults |= {name: value for name, value in PRETRAINED.items() if name in known}
+            defaults["warmup_epochs"] = min(defaults["warmup_epochs"], 0.5 * given.get("epochs", 1))
+        return cls(**(defaults | given))
+
+    def to_json(self) -> str:
+        """This configuration as JSON text."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The configuration that `to_json` wrote; raises InputError on unknown fields, and on what is none."""
+        try:
+            values: dict[str, Any] = dict(json.loads(text))
+            if "target" in (known := {field.name for field in dataclasses.fields(cls)}):
+                values["target"] = Target(**values["target"])
+            values["data"] = values["data"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise InputError(f"this is no configuration: {error}", fix="Start a new run.") from None
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise InputError(f"unknown configuration fields: {', '.join(unknown)}", fix="Remove them.")
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The configuration kept in a run directory's config.json; raises InputError where it cannot be read."""
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path} cannot be read: {error}", fix="Check the path.", path=str(path)) from None
+        return cls.from_json(text)
+
+    def _one_of(self, name: str, allowed: Any) -> None:
+        if getattr(self, name) not in get_args(allowed):
+            choices = ", ".join(get_args(allowed))
+            raise InputError(f"{name} is {getattr(self, name)!r}", fix=f"Choose one of: {choices}.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SearchConfig(TrainConfig):
+    """Everything that one search run is told.
 
     Fractions `select_at` and `zero_at` are of all optimiser steps: when the redundant structures are chosen, and when
     they are at zero. `score` (of structures) and `channel_score` are names in the score registry, or several with
     weights ("magnitude:1,cosine:1"). `round_to` and `min_channels` say how many channels layers keep.
     """
 
-    data: str
     target: Target
     mode: Mode = "erase"
     round_to: int = 1
     min_channels: int = 1
-    loss: str = "cross_entropy"
-    epochs: int = 10
-    batch_size: int = 32
-    variant: Variant = "sgd"
-    lr: float = 0.05
-    momentum: float = 0.9
-    nesterov: bool = False
-    weight_decay: float = 1e-4
-    schedule: str = "cosine"
     method: Method = "h2spg"
     score: str = SCORE
     channel_score: str = CHANNEL_SCORE
     select_at: float = 0.1
     zero_at: float = 0.15
     epsilon: float = 0.0
-    engine: str = "auto"
     protect: tuple[str, ...] = ()
-    freeze: tuple[str, ...] = ()
-    train: tuple[str, ...] = ()
-    freeze_bn: bool = False
     strict: bool = False
-    seed: int = 0
-    threads: int | None = None
 
     def __post_init__(self) -> None:
-        for name, low, high in (("epochs", 1, 10**6), ("batch_size", 1, 10**6), ("lr", 0, 1e6), ("momentum", 0, 1)):
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise InputError(f"{name} is {value}", fix=f"Give a value between {low} and {high:g}.")
+        super(SearchConfig, self).__post_init__()
         if not 0 <= self.select_at < self.zero_at <= 1:
             raise InputError(
                 f"select_at is {self.select_at} and zero_at is {self.zero_at}",
                 fix="Give fractions of the training with 0 ≤ select_at < zero_at ≤ 1.",
             )
-        for name, allowed in (("mode", Mode), ("variant", Variant), ("method", Method)):
-            if getattr(self, name) not in get_args(allowed):
-                choices = ", ".join(get_args(allowed))
-                raise InputError(f"{name} is {getattr(self, name)!r}", fix=f"Choose one of: {choices}.")
+        self._one_of("mode", Mode)
+        self._one_of("method", Method)
         if self.mode == "prune" and self.score != SCORE:
             raise InputError(
                 f"score is {self.score!r}, which is for structures, and mode prune removes channels only",
@@ -136,32 +230,3 @@ class SearchConfig:
                 fix="Give it as score, or use mode prune or joint.",
             )
         check_widths(self.mode, round_to=self.round_to, min_channels=self.min_channels)
-
-    def to_json(self) -> str:
-        """This configuration as JSON text."""
-        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str) -> SearchConfig:
-        """The configuration that `to_json` wrote; raises InputError on unknown fields, and on what is none."""
-        try:
-            values: dict[str, Any] = dict(json.loads(text))
-            values |= {"data": values["data"], "target": Target(**values["target"])}
-        except (ValueError, TypeError, KeyError) as error:
-            raise InputError(f"this is no configuration: {error}", fix="Start a new run.") from None
-        known = {f.name for f in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise InputError(f"unknown configuration fields: {', '.join(unknown)}", fix="Remove them.")
-        for name in ("protect", "freeze", "train"):
-            values[name] = tuple(values.get(name, ()))
-        return cls(**values)
-
-    @classmethod
-    def read(cls, path: Path) -> SearchConfig:
-        """The configuration kept in a run directory's config.json; raises InputError where it cannot be read."""
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{path} cannot be read: {error}", fix="Check the path.", path=str(path)) from None
-        return cls.from_json(text)
