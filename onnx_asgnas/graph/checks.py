@@ -78,11 +78,12 @@ def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
             stub.graph.initializer.append(tensor)
         elif tensor.name not in given:
             stub.graph.input.append(value_info(tensor.name, tensor))
-    constants = [node for node in model.graph.node if node.op_type == "Constant" and is_large_constant(node)]
-    for node in constants:
+    constants = {at for at, node in enumerate(model.graph.node) if is_large_constant(node)}
+    for at in constants:
+        node = model.graph.node[at]
         value = next(a.t for a in node.attribute if a.name == "value")
         stub.graph.input.append(value_info(node.output[0], value))
-    kept = (node for node in model.graph.node if node.op_type != "Constant" or not is_large_constant(node))
+    kept = (node for at, node in enumerate(model.graph.node) if at not in constants)
     stub.graph.node.extend(kept if constants else model.graph.node)
     return stub
 
@@ -99,7 +100,7 @@ def is_large(tensor: onnx.TensorProto) -> bool:
     if is_external(tensor):
         return True
     dims = tuple(tensor.dims)
-    return elements(dims) > _LARGE and min(dims, default=1) > 0 and tensor.data_type in _KINDS
+    return bool(dims) and elements(dims) > _LARGE and min(dims, default=1) > 0 and tensor.data_type in _KINDS
 
 
 def first_line(error: Exception) -> str:

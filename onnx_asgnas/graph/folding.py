@@ -83,12 +83,12 @@ class _Folding:
                 return
         elif node.op_type == "SequenceAt" and node.input[0] in self.apart:
             return
-        self.shapes.step(node)
-        names = [name for name in node.output if name]
-        if names and all([self.shapes.constant(name) is not None and name not in self.outputs for name in names]):
-            self.folded.update(names)
-        else:
-            self.keep(node)
+        if self.shapes.step(node):
+            names = [name for name in node.output if name]
+            if all([self.shapes.constant(name) is not None and name not in self.outputs for name in names]):
+                self.folded.update(names)
+                return
+        self.keep(node)
 
     def _without_sequence(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
         """A Split in the place of a SplitToSequence; [] where lengths are not known, or a place is not in it."""

@@ -229,7 +229,9 @@ def _constants_to_initializers(
 
 def _constant_value(node: onnx.NodeProto) -> onnx.TensorProto | None:
     """The value of a Constant: the node's own tensor where it holds one."""
-    attribute = next((a for a in node.attribute if not a.ref_attr_name), onnx.AttributeProto())
+    if not node.attribute or node.attribute[0].ref_attr_name:
+        return None
+    attribute = node.attribute[0]
     match attribute.name:
         case "value":
             return attribute.t

@@ -88,6 +88,7 @@ class ShapeInference:
         self._by_node: dict[object, tuple[Facts, ...]] = {}
         self._by_binding: dict[object, Facts] = {}
         self._scales: dict[str, onnx.TensorProto] = {}
+        self._small: dict[tuple[int, tuple[int, ...], bytes], Fact] = {}
         self._read = read
         inputs = [value for value in model.graph.input if value.name not in initializers]
         self.growth = growth
@@ -111,11 +112,15 @@ class ShapeInference:
         """Make an initializer known: its type, and its value where it is small and no float."""
         name, dims = name or tensor.name, tuple(tensor.dims)
         count = elements(dims)
-        if tensor.data_type in _SHAPE_DATA and count <= SMALL:
-            fact = self._table.of_value(self._read(tensor))
+        kind = tensor.data_type
+        if kind in _SHAPE_DATA and count <= SMALL:
+            key = (kind, dims, tensor.raw_data)  # exporters write the same few constants again and again
+            known = self._small.get(key) if key[2] else None
+            fact = known or self._table.of_value(self._read(tensor))
+            self._small[key] = fact
         else:
-            fact = self._table.of(tensor.data_type, dims)
-        if tensor.data_type == onnx.TensorProto.FLOAT and count <= _SCALES:
+            fact = self._table.of(kind, dims)
+        if kind == onnx.TensorProto.FLOAT and count <= _SCALES:
             self._scales[name] = tensor
         self._facts[name] = self._everywhere(fact)
 
@@ -137,8 +142,8 @@ class ShapeInference:
         """Has this tensor been seen."""
         return name in self._facts
 
-    def step(self, node: onnx.NodeProto) -> None:
-        """Infer the outputs of one node whose inputs have been seen."""
+    def step(self, node: onnx.NodeProto) -> bool:
+        """Infer the outputs of one node whose inputs have been seen; gives whether one may be known by value."""
         inputs = tuple([self._facts.get(name, self._unknown) if name else self._absent for name in node.input])
         if node.op_type in _READS_SCALES:
             inputs = tuple(map(self._with_scales, node.input, inputs))
@@ -156,15 +161,19 @@ class ShapeInference:
                     at_each = [self._at_binding(node, signature, (), given)] * self._open.bindings
                 found = self._by_node[key] = tuple(zip(*at_each, strict=True))
             outputs = found
+        valued = False
         for name, facts in zip(names, outputs, strict=True):
             if name:
-                known = facts[0].kind and facts[0].dims is not None
-                self._facts[name] = facts if known else self._stated_of(name, facts)
+                first = facts[0]
+                self._facts[name] = facts if first.kind and first.dims is not None else self._stated_of(name, facts)
+                valued = valued or first.value is not None
+        return valued
 
     def release(self) -> None:
         """Forget what only further steps would need."""
         self._by_node.clear()
         self._by_binding.clear()
+        self._small.clear()
 
     def constant(self, name: str) -> NDArray[np.generic] | None:
         """The value of a tensor where it is known and the same at all bindings."""

@@ -36,7 +36,7 @@ class Grouping:
                 frozen[self.group[axis.start : axis.start + axis.length]] = True
         labels, starts = self.segments
         if len(starts):
-            groups = self.group[labels]
+            groups = np.concatenate([self.group, self.group[labels[len(self.group) :]]])  # every label stands first
             lowest, highest = np.minimum.reduceat(groups, starts), np.maximum.reduceat(groups, starts)
             frozen[lowest[lowest == highest]] = True
         return frozen
@@ -151,19 +151,20 @@ def _tie_rows(book: LabelBook, table: Ids) -> None:
 def _components(book: LabelBook) -> tuple[Ids, int]:
     """The group of each label. Axes tied as wholes are one to begin with, so that few labels are left to be joined."""
     first_of = _first_of_axes(book)
-    every = np.arange(book.count, dtype=np.int64)
+    every = np.arange(book.count, dtype=np.int32)
     same = every + first_of  # the label of the first axis of each class at the same place
-    place = np.cumsum(same == every) - 1
+    place = np.cumsum(same == every, dtype=np.int32)
+    place -= 1
     number, count = place[same], int(place[-1]) + 1 if len(place) else 0
-    if not book.ties:
-        return number, count
-    one, two = (number[np.concatenate([tie[at] for tie in book.ties])] for at in (0, 1))
-    matrix = csr_array((np.ones(len(one), np.int8), (one, two)), shape=(count, count))
-    count, group = connected_components(matrix, directed=False)
-    return group.astype(np.int64)[number], int(count)
+    if book.ties:
+        one, two = (number[np.concatenate([tie[at] for tie in book.ties])] for at in (0, 1))
+        matrix = csr_array((np.ones(len(one), np.int8), (one, two)), shape=(count, count))
+        count, group = connected_components(matrix, directed=False)
+        number = group[number]
+    return number.astype(np.int64), int(count)
 
 
-def _first_of_axes(book: LabelBook) -> Ids:
+def _first_of_axes(book: LabelBook) -> NDArray[np.int32]:
     """For each label how far away, at the same place, the label of the first axis tied to its own is."""
     parent: dict[int, int] = {}
 
@@ -177,5 +178,5 @@ def _first_of_axes(book: LabelBook) -> Ids:
         a, b = root(one.start), root(two.start)
         parent[max(a, b)] = min(a, b)
     axes = list(book.axes.values())
-    shifts = np.array([root(axis.start) - axis.start for axis in axes], np.int64)
+    shifts = np.array([root(axis.start) - axis.start for axis in axes], np.int32)
     return np.repeat(shifts, [axis.length for axis in axes])
