@@ -1,8 +1,17 @@
-"""Data sources: `fashion-mnist-mini`, `fashion-mnist[:DIR]`, `npz:FILE`, `python:package.module:callable`."""
+"""Data sources: image sets as their publishers ship them, folders of images, arrays, and the user's own batches."""
 
 from __future__ import annotations
 
-from onnx_asgnas.training.data import fashion_mnist, npz, stream  # noqa: F401  (importing them registers their sources)
+from onnx_asgnas.training.data import (  # noqa: F401  (importing them registers their sources)
+    cifar,
+    fashion_mnist,
+    folder,
+    imagenet,
+    npz,
+    stl10,
+    stream,
+    svhn,
+)
 from onnx_asgnas.training.data.dataset import (
     ArraySplit,
     Batch,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -61,6 +63,27 @@ def choose_parts(
         chosen = balanced_subset(targets[rest], train)
         rest = chosen if isinstance(rest, slice) else rest[chosen]
     return rest, held
+
+
+def stratified(targets: Array, fraction: Any, seed: int = 0) -> tuple[Indices, Indices]:
+    """Sample indices to train with, and `fraction` of each label, at least one, to hold out; drawn by `seed`.
+
+    Raises DataError for a fraction out of range, and for a label of which nothing would be left.
+    """
+    if not isinstance(fraction, float) or not 0 < fraction < 1:
+        raise DataError(
+            f"validation is {fraction!r}", fix="Give a fraction, as in ?validation=0.1.", argument="validation"
+        )
+    shuffled = np.random.default_rng(seed).permutation(len(targets))
+    by_label = shuffled[np.argsort(targets[shuffled], kind="stable")]
+    labels, number = np.unique(targets, return_counts=True)
+    taken = np.maximum(np.rint(fraction * number).astype(int), 1)
+    if (taken >= number).any():
+        short = int(np.argmax(taken >= number))
+        raise _too_few(int(taken[short]) + 1, f"{number[short]} samples of label {labels[short]}")
+    place = np.arange(len(targets)) - np.repeat(np.cumsum(number) - number, number)
+    held = place < np.repeat(taken, number)
+    return np.sort(by_label[~held]), np.sort(by_label[held])
 
 
 def _too_few(count: int, available: str) -> DataError:

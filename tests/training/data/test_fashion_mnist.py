@@ -131,7 +131,7 @@ def test_damaged_files_are_refused(folder: Path, change: object, message: str) -
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("mnist", "there is no data source 'mnist'\nChoose one of: fashion-mnist, fashion-mnist-mini"),
+        ("mnist", "there is no data source 'mnist'\nChoose one of: cifar10, fashion-mnist, fashion-mnist-mini"),
         ("fashion-mnist-mini:/tmp", "has no folder"),
         ("fashion-mnist-mini?part=3", "has no argument 'part'\nIt takes: train=None, validation=None."),
         ("fashion-mnist-mini?train=few", "train is 'few'"),
