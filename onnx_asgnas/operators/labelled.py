@@ -55,9 +55,12 @@ class LabelledAxis:
         return bool(self.kind & (Kind.PRODUCED | Kind.AFFINE))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)  # to freeze it would take as long again: several are made for every node
 class Labelled:
-    """The labels of a tensor, and beside each whether its channel is exactly zero once its group is."""
+    """The labels of a tensor, and beside each whether its channel is exactly zero once its group is.
+
+    Not to be changed: nodes share them.
+    """
 
     ids: Ids
     zero: Bits

@@ -147,13 +147,17 @@ def add(op: Op) -> Rule:
 
 @register("Mul")
 def mul(op: Op) -> Rule:
-    """https://onnx.ai/onnx/operators/onnx__Mul.html: a product is zero where any factor is, so it is no joint."""
+    """https://onnx.ai/onnx/operators/onnx__Mul.html: a product is zero where any factor is, so it is no joint.
+
+    A scalar trains where the model calls it a gate.
+    """
     activations = tuple(i for i in (0, 1) if op.is_activation(i))
     trained = tuple(i for i in (0, 1) if _is_vector_beside(op, i, activations))
+    gates = tuple(i for i in (0, 1) if op.node.input[i] in op.graph.gates and op.is_weight(i))
     return Rule(
         labels=lambda flow: broadcast(flow, (0, 1), any, trained=trained),
         zero=any,
-        parameters={i: "scale" for i in trained},
+        parameters={i: "scale" for i in trained} | {i: "gate" for i in gates},
         view=_scaled_view,
     )
 

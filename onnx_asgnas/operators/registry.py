@@ -101,9 +101,9 @@ def first(zero: tuple[bool, ...]) -> bool:
     return zero[0]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)  # to freeze it would take as long again: one is made for every node
 class Rule:
-    """What is known of one node.
+    """What is known of one node; not to be changed.
 
     `zero` says when its outputs are all zero, `poles` the inputs that must not be zero for the outputs to be finite,
     `parameters` which inputs train and in what role, `labels` how channel labels flow through it, `joint` whether a
