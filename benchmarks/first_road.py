@@ -74,7 +74,8 @@ def run(job: Job) -> dict[str, Any]:
     """Do one run in this process (on one thread); gives its line."""
     import onnx_asgnas as nas
     from onnx_asgnas import models
-    from onnx_asgnas.pipeline import train_plainly, versions
+    from onnx_asgnas.finetuning import finetune, resume_finetune
+    from onnx_asgnas.runs import versions
 
     data, epochs, _ = PARTS[job.part]
     source = models.parse(f"{NETWORKS[job.network]}&seed={job.seed}")
@@ -98,8 +99,10 @@ def run(job: Job) -> dict[str, Any]:
         }
     else:
         model = source if job.method == "plain" else reinitialised(_compact_of(job), job.seed + 1000)
-        trained, history = train_plainly(model, data, run_dir=folder, **common)
-        space = nas.analyze(trained)
+        started = (folder / "config.json").exists()
+        trained = resume_finetune(folder) if started else finetune(model, data, run_dir=folder, **common)
+        history = trained.history
+        space = nas.analyze(trained.model)
         facts = {
             "accuracy": history[-1].accuracy,
             "params": space.params,

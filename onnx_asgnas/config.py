@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 Mode = Literal["erase", "prune", "joint"]
 Criterion = Literal["magnitude", "mean-magnitude", "random"]
 Variant = Literal["sgd", "adam", "adamw"]
+Autocast = Literal["bf16"]
 Method = Literal["h2spg", "dhspg", "hesso"]
 
 SCORE, CHANNEL_SCORE = "measured", "cosine"
@@ -85,6 +86,23 @@ PRETRAINED: Mapping[str, Any] = {"freeze_bn": True, "warmup_epochs": 0.5, "zero_
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class EngineOptions:
+    """How outputs and gradients are computed.
+
+    `engine` is "ort" (onnxruntime-training), "torch", or "auto": the first where it is installed, else the second.
+    `device` is where weights and gradients lie ("cpu", "cuda:0", "mps"). `channels_last`, `autocast` ("bf16") and
+    `compile` (torch.compile) are for the torch engine. `threads` is how many CPU threads it may use (None: all cores).
+    """
+
+    engine: str = "auto"
+    device: str = "cpu"
+    channels_last: bool = False
+    autocast: Autocast | None = None
+    compile: bool = False
+    threads: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
     """Everything that a training is told, be it a search or plain; a run directory keeps it as config.json.
 
@@ -109,11 +127,15 @@ class TrainConfig:
     warmup_epochs: float = 0.0
     min_lr: float = 0.0
     clip_grad_norm: float | None = None
-    engine: str = "auto"
     freeze: tuple[str, ...] = ()
     train: tuple[str, ...] = ()
     freeze_bn: bool = False
     seed: int = 0
+    engine: str = "auto"
+    device: str = "cpu"
+    channels_last: bool = False
+    autocast: Autocast | None = None
+    compile: bool = False
     threads: int | None = None
 
     def __post_init__(self) -> None:
@@ -139,6 +161,13 @@ class TrainConfig:
         if self.clip_grad_norm is not None and not self.clip_grad_norm > 0:
             raise InputError(f"clip_grad_norm is {self.clip_grad_norm}", fix="Give a length above zero.")
         self._one_of("variant", Variant)
+        if self.autocast is not None:
+            self._one_of("autocast", Autocast)
+
+    @property
+    def engine_options(self) -> EngineOptions:
+        """How outputs and gradients are computed, as one object."""
+        return EngineOptions(**{field.name: getattr(self, field.name) for field in dataclasses.fields(EngineOptions)})
 
     @classmethod
     def of(cls, **given: Any) -> Self:
@@ -171,7 +200,8 @@ class TrainConfig:
         unknown = sorted(set(values) - known)
         if unknown:
             raise InputError(f"unknown configuration fields: {', '.join(unknown)}", fix="Remove them.")
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+        return cls(**(values | lists))
 
     @classmethod
     def read(cls, path: Path) -> Self:

@@ -28,10 +28,12 @@ LAYERS = {
     "evaluation": 6,
     "report": 7,
     "pruning": 7,
-    "pipeline": 8,
-    "cli": 9,
-    "__main__": 10,
-    "__init__": 10,
+    "runs": 8,
+    "pipeline": 9,
+    "finetuning": 9,
+    "cli": 10,
+    "__main__": 11,
+    "__init__": 11,
 }
 """Level of each module of the package; one level is sideways, and may not be imported either."""
 
@@ -95,7 +97,7 @@ def may_import(importer: str, imported: str) -> bool:
     if importer in BESIDE:
         return imported in BESIDE[importer]
     if imported in BESIDE:
-        return LAYERS[importer] >= LAYERS["pipeline"]
+        return LAYERS[importer] >= LAYERS["runs"]
     return LAYERS[imported] < LAYERS[importer]
 
 

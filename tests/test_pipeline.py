@@ -19,11 +19,12 @@ from onnx_asgnas.errors import (
     SpaceError,
     TargetError,
 )
-from onnx_asgnas.pipeline import train_plainly
+from onnx_asgnas.finetuning import finetune, resume_finetune
 from onnx_asgnas.training.loop import Event
 from tests.made_up import graph, images, network
 
-OPTIONS = {"epochs": 3, "batch_size": 16, "lr": 0.02, "zero_at": 0.5, "threads": 1}
+PLAIN = {"epochs": 3, "batch_size": 16, "lr": 0.02, "threads": 1}
+OPTIONS = {**PLAIN, "zero_at": 0.5}
 
 
 @pytest.fixture(scope="module")
@@ -98,13 +99,15 @@ def test_ctrl_c_leaves_a_run_that_goes_on_to_the_same_bits(run: nas.SearchResult
 
 
 def test_a_plain_run_trains_everything(tmp_path: Path) -> None:
-    trained, history = train_plainly(
-        models.build("demosupnet", width=2), images(tmp_path), run_dir=tmp_path / "run", **OPTIONS
-    )
-    assert [event.phase for event in history] == ["training"] * 3
-    assert len(trained.graph.node) == len(nas.normalise(models.build("demosupnet", width=2)).graph.node)
-    again, _ = train_plainly(models.build("demosupnet", width=2), images(tmp_path), run_dir=tmp_path / "run", **OPTIONS)
-    assert again.SerializeToString() == trained.SerializeToString()
+    result = finetune(models.build("demosupnet", width=2), images(tmp_path), run_dir=tmp_path / "run", **PLAIN)
+    assert [event.phase for event in result.history] == ["training"] * 3
+    assert len(result.model.graph.node) == len(nas.normalise(models.build("demosupnet", width=2)).graph.node)
+    assert result.before is not None
+    assert result.after is not None
+    assert result.after.loss < result.before.loss
+    again = resume_finetune(tmp_path / "run")
+    assert again.model.SerializeToString() == result.model.SerializeToString()
+    assert again.before == result.before
 
 
 def _bad_labels(folder: Path) -> tuple[object, str, nas.Target]:

@@ -109,7 +109,7 @@ def benchmark(
     graphs = [TraceGraph.of(path) for path in [full, *(compact or [])]]
     split = None
     if data is not None:
-        from onnx_asgnas.pipeline import data_for
+        from onnx_asgnas.runs import data_for
 
         dataset = data_for(graphs[0].model, data)
         split = dataset.test or dataset.train

@@ -200,7 +200,7 @@ class _Job:
     def _split(self) -> Split | None:
         if self.data is None:
             return None
-        from onnx_asgnas.pipeline import data_for
+        from onnx_asgnas.runs import data_for
 
         dataset = data_for(self.space.parts.graph.model, self.data)
         return dataset.test or dataset.train
