@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 import onnx
 
+from onnx_asgnas.graph.gates import gates_of
 from onnx_asgnas.graph.model_io import ModelSource, open_model
 from onnx_asgnas.graph.nodes import read_by
 from onnx_asgnas.graph.normalise import NormalForm, normal_form
@@ -99,6 +100,11 @@ class TraceGraph:
     def copy_initializer(self, name: str, target: onnx.TensorProto) -> None:
         """Write an initializer with its data into another, empty one."""
         self._form.weights.into(target, self.initializers[name], name)
+
+    @cached_property
+    def gates(self) -> frozenset[str]:
+        """The scalars that gate an operand of a joint, and train."""
+        return gates_of(self._form.frame)
 
     @cached_property
     def activations(self) -> frozenset[str]:
