@@ -18,7 +18,7 @@ from torch.utils.dlpack import from_dlpack
 from onnx_asgnas.errors import TrainingError, UnsupportedOperatorError
 from onnx_asgnas.graph.packages import import_training_runtime
 from onnx_asgnas.training.engines import ort_session
-from onnx_asgnas.training.engines.ort_gradients import register_gradients
+from onnx_asgnas.training.engines.ort_gradients import DETACHING, register_gradients
 from onnx_asgnas.training.lowering import TrainingGraph
 
 _Shape: TypeAlias = "tuple[torch.Size, torch.dtype]"
@@ -148,7 +148,7 @@ def _fit(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, str]]:
     for at, node in enumerate(graph.node):
         node.name = f"{at}:{node.op_type}:{node.name}"
         if node.op_type == "Detach":
-            node.op_type, node.domain = "Mean", ""  # of one tensor; see ort_gradients
+            node.op_type, node.domain = DETACHING, ""
         node.input[:] = [inner.get(name) or names.get(name, name) for name in node.input]
         node.output[:] = [inner.get(name) or names.get(name, name) for name in node.output]
         for name, count in Counter(node.input).items():

@@ -16,6 +16,9 @@ import onnx
 Step = tuple[str, list[str], str]
 """An operator, what it reads and what it makes."""
 
+DETACHING = "Mean"
+"""What a Detach of the training graph becomes: the mean of one tensor is that tensor, and Mean has no other use."""
+
 _ONE: Step = ("Constant", ["1.0"], "one")
 _ZERO: Step = ("Constant", ["0.0"], "zero")
 _SQUARE: Step = ("Mul", ["I(0)", "I(0)"], "square")
@@ -55,8 +58,6 @@ _DEFINITIONS: dict[str, list[Step]] = {
     "Acosh": _over_root(_ONE, _SQUARE, ("Sub", ["square", "one"], "under")),
     # Constant almost everywhere: a gradient of zero as in torch, instead of a build that fails.
     **{op_type: [_ZERO, ("Mul", ["GO(0)", "zero"], "GI(0)")] for op_type in ("Ceil", "Floor", "Round", "Sign")},
-    # What a Detach of the training graph becomes: the mean of one tensor is that tensor, and has no other use.
-    "Mean": [_ZERO, ("Mul", ["GO(0)", "zero"], "GI(0)")],
 }
 
 
@@ -65,6 +66,7 @@ def register_gradients(binding: ModuleType) -> None:
     """Make all of them known to the runtime."""
     for op_type, steps in _DEFINITIONS.items():
         binding.register_gradient_definition(f"::{op_type}", [_node(binding, *step) for step in steps])
+    binding.register_custom_stop_gradient_edges(f"::{DETACHING}", {0})
 
 
 def _node(binding: ModuleType, op_type: str, inputs: list[str], output: str) -> Any:

@@ -28,34 +28,40 @@ class Body:
     version: int
 
 
-def body_of(node: onnx.NodeProto, shapes: ShapeInference, opset: int) -> Body | None:
-    """The standard's definition of a node by other operators; None where it has none."""
-    if not is_standard(node):
+def body_of(node: onnx.NodeProto, shapes: ShapeInference, opset: int, version: int) -> Body | None:
+    """The standard's definition of a node by operators of `opset`; None where it has none.
+
+    `version` is the operator set that the node itself was written in, for operators that are newer.
+    """
+    of = opset if is_known(node, opset) else version
+    if not is_standard(node) or not onnx.defs.has(node.op_type, of):
         return None
-    schema = _schema(node.op_type, opset)
-    if schema is None:
-        return None
+    schema: Any = onnx.defs.get_schema(node.op_type, of)
     whole = _with_defaults(node, schema)
     function = _defined(schema, opset) or _defined_for(schema, whole, shapes, opset)
     if function is None:
         return None
     attributes = {a.name: a for a in whole.attribute}
     nodes = [resolved for inner in function.node if (resolved := _resolve(inner, attributes)) is not None]
-    given = [*node.input, *[""] * (len(function.input) - len(node.input))]
+    given = [*node.input, *[""] * (len(function.input) - len(node.input))][: len(function.input)]
     version = max((o.version for o in function.opset_import if o.domain in ("", "ai.onnx")), default=opset)
     return Body(nodes, list(function.input), given, list(function.output), version)
 
 
 def is_known(node: onnx.NodeProto, opset: int) -> bool:
-    """Does this operator set have the operator; of other domains all are taken to be there."""
-    return not is_standard(node) or bool(onnx.defs.has(node.op_type, opset))
+    """Does this operator set have the operator in this form; of other domains all are taken to be there."""
+    if not is_standard(node):
+        return True
+    attributes = _attributes(node.op_type, opset)
+    return attributes is not None and all(a.name in attributes for a in node.attribute)
 
 
 @cache
-def _schema(op_type: str, opset: int) -> Any:
-    """The schema that counts in this operator set, or that of the first one which has the operator."""
-    newest = onnx.defs.onnx_opset_version()
-    return next((onnx.defs.get_schema(op_type, v) for v in range(opset, newest + 1) if onnx.defs.has(op_type, v)), None)
+def _attributes(op_type: str, opset: int) -> frozenset[str] | None:
+    """The attributes of an operator; None where the operator set does not have it."""
+    if not onnx.defs.has(op_type, opset):
+        return None
+    return frozenset(onnx.defs.get_schema(op_type, opset).attributes)
 
 
 def _with_defaults(node: onnx.NodeProto, schema: Any) -> onnx.NodeProto:
@@ -98,7 +104,7 @@ def _type(name: str, shapes: ShapeInference) -> TypeProto:
 
 
 def _resolve(node: onnx.NodeProto, attributes: dict[str, onnx.AttributeProto]) -> onnx.NodeProto | None:
-    """A node of a definition with the attributes that it takes from the call; a Constant of one not given is left out."""
+    """A node of a definition with the attributes that it takes from the call; one not given leaves a Constant out."""
     result = onnx.NodeProto()
     result.CopyFrom(node)
     del result.attribute[:]

@@ -8,7 +8,7 @@ from onnx_asgnas.training.lowering.site import Site, Value
 
 @rewrite("If")
 def rewrite_if(site: Site) -> list[Value]:
-    """The branch that a constant condition takes; a gradient through one that is computed ends the runtime's process."""
+    """The branch that a constant condition takes; a gradient through another ends the runtime's process."""
     condition = site.input(0).constant
     if condition is None:
         raise site.refusal("its condition is computed by the network")

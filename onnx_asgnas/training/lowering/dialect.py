@@ -68,6 +68,7 @@ _WRONG_FORMS: dict[str, Callable[[onnx.NodeProto], bool]] = {
     "Gather": lambda node: True,  # better as a Slice where it reads places in a row
     "Gelu": lambda node: _attribute(node, "approximate", b"none") == b"tanh",  # a wrong gradient
     "LayerNormalization": lambda node: _lacks(2)(node) or [bool(n) for n in node.output] != [True] * 3,
+    "MatMul": lambda node: True,  # refuses vectors
     "Max": lambda node: len(node.input) != 2,
     "MaxPool": _auto_padded,
     "Min": lambda node: len(node.input) != 2,
@@ -77,6 +78,7 @@ _WRONG_FORMS: dict[str, Callable[[onnx.NodeProto], bool]] = {
     "ReduceSum": _lacks(1),
     "ScatterElements": lambda node: _attribute(node, "reduction", b"none") != b"none",
     "ScatterND": lambda node: _attribute(node, "reduction", b"none") != b"none",
+    "Slice": lambda node: not _lacks(4)(node),  # steps may be negative
     "Transpose": lambda node: _attribute(node, "perm") is None,
 }
 """Forms of its operators for which the runtime builds no gradient or, worse, a wrong one."""

@@ -53,6 +53,29 @@ def rewrite_gather(site: Site) -> Value:
     return part if places.ndim else part.squeeze(axis)
 
 
+@rewrite("Slice")
+def rewrite_slice(site: Site) -> Value:
+    """Slice backward as a Slice forward and a reversal: the gradient of negative steps fails."""
+    x = site.input()
+    given = site.input(4).constant
+    if given is None or (given > 0).all():
+        return site.kept("Slice", *site.inputs())
+    starts, ends = (site.fixed(at, "place").tolist() for at in (1, 2))
+    axes = site.fixed_axes(3, x.rank) or list(range(len(starts)))
+    for axis, start, end, step in zip(axes, starts, ends, given.tolist(), strict=True):
+        length = x.shape[axis]
+        if length is not None:
+            places = np.arange(length)[slice(start, end if end >= -length else None, step)]
+            x = x.gather(places, axis) if step < 0 else x.slice(axis, start, end, step)
+        elif step > 0:
+            x = x.slice(axis, start, end, step)
+        elif (start, step) == (-1, -1) and end < -(2**30):
+            x = reversed_along(x, axis)
+        else:
+            raise site.refusal(f"it goes backward along axis {axis}, the size of which is open")
+    return x
+
+
 @rewrite("DepthToSpace")
 def rewrite_depth_to_space(site: Site) -> Value:
     """Channels into blocks of pixels."""

@@ -85,7 +85,7 @@ def _carrying(op_type: str, opset: int) -> tuple[tuple[bool, ...] | None, tuple[
 
 
 QUANTISING = frozenset(
-    [
+    {
         "ConvInteger",
         "DequantizeLinear",
         "DynamicQuantizeLinear",
@@ -93,6 +93,6 @@ QUANTISING = frozenset(
         "QLinearConv",
         "QLinearMatMul",
         "QuantizeLinear",
-    ]
+    }
 )
 """Operators whose whole numbers stand for others: they are on the path, since leaving them out would be silent."""

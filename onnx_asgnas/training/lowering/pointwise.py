@@ -42,12 +42,20 @@ def rewrite_dropout(site: Site) -> list[Value | None]:
 
 @rewrite("Pow")
 def rewrite_pow(site: Site) -> Value:
-    """Pow with an exponent of the type of its base, which the gradient multiplies by; squares and cubes as products."""
+    """Pow with an exponent of the type of its base, which the gradient multiplies by; squares and cubes as products.
+
+    The runtime has no gradient for the exponent: d x^y / dy = x^y log x.
+    """
     x, power = site.input(0), site.input(1)
     value = power.constant
     if value is not None and value.size == 1 and value.ndim <= x.rank and float(value.item()) in (1, 2, 3):
         return reduce(lambda one, other: one * other, [x] * int(value.item()))
-    return site.kept("Pow", x, power.cast(x.dtype))
+    if power.name not in site.graph.reached:
+        return site.kept("Pow", x, power.cast(x.dtype))
+    fixed = power.detach()
+    result = site.kept("Pow", x, fixed.cast(x.dtype))
+    logarithm = site.op("Log", site.where(x.detach() > 0.0, x.detach(), 1.0))
+    return result + result.detach() * logarithm * (power - fixed).cast(x.dtype)
 
 
 @rewrite("CastLike")

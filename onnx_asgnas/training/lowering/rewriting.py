@@ -1,4 +1,4 @@
-"""A graph in the making: every node is taken over, rewritten, or replaced by its definition, until an engine takes all."""
+"""A graph in the making: nodes are taken over, rewritten, or replaced by their definitions, until an engine takes all."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ from onnx_asgnas.training.lowering.bodies import Body, body_of, is_known
 from onnx_asgnas.training.lowering.dialect import Dialect
 from onnx_asgnas.training.lowering.lifting import lifted
 from onnx_asgnas.training.lowering.path import QUANTISING, differentiable_ends
-from onnx_asgnas.training.lowering.registry import PRIVATE, REWRITES, Rewrite
+from onnx_asgnas.training.lowering.registry import MICROSOFT, PRIVATE, REWRITES, Rewrite
 from onnx_asgnas.training.lowering.site import Site, Value
 
 _MAY_CARRY = frozenset(
     {TensorProto.UNDEFINED, TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16}
 )
 """Types of tensors that a gradient may flow through; of unknown type it may."""
+_EVERYWHERE = frozenset({"CastLike", "Constant"})
+"""Operators that are rewritten off the path too: the runtime looks for a gradient of CastLike in its second input."""
 _DEEPEST = 40
 """How deep replacements may nest before one is taken to go in circles."""
 
@@ -50,6 +52,7 @@ class Rewriting:
         self._given = {tensor.name: tensor for tensor in model.graph.initializer}
         self._renamed: dict[str, str] = {}
         self._depth = 0
+        self._version = self.opset
         self._inner: set[str] = set()
         """Tensors that the innermost replacements made, and that may be called otherwise."""
         self._taken = {name for node in model.graph.node for name in (*node.input, *node.output, node.name)}
@@ -57,9 +60,9 @@ class Rewriting:
 
     def add(self, node: onnx.NodeProto, version: int, *, differentiated: bool) -> None:
         """Take a node of the source over, which is written in operator set `version`."""
-        self.origin = node
+        self.origin, self._version = node, version
         for part in lifted(node, version, self.opset, self._rank, self.name):
-            if differentiated or not is_known(part, self.opset):
+            if differentiated or part.op_type in _EVERYWHERE or not is_known(part, self.opset):
                 self.place(part)
             else:
                 self.keep(part)
@@ -67,10 +70,15 @@ class Rewriting:
 
     def add_as(self, node: onnx.NodeProto, version: int, rule: Rewrite) -> None:
         """Take a node of the source over by this rewrite, whether a gradient flows through it or not."""
-        self.origin = node
+        self.origin, self._version = node, version
         for part in lifted(node, version, self.opset, self._rank, self.name):
             self.rewrite(part, rule)
         self.origin = None
+
+    @property
+    def has_training_kernels(self) -> bool:
+        """Does the engine have the runtime's recurrent layers for training."""
+        return self._dialect.native(helper.make_node("LSTMTraining", [], [], domain=MICROSOFT))
 
     def is_native(self, node: onnx.NodeProto) -> bool:
         """Does the engine differentiate this node as it stands."""
@@ -82,14 +90,15 @@ class Rewriting:
             self._take_constant(node)
             return
         sources, _ = differentiable_ends(node, self.opset)
-        if is_known(node, self.opset) and (self.reached.isdisjoint(sources) or self._dialect.native(node)):
+        left_alone = self.reached.isdisjoint(sources) and node.op_type not in _EVERYWHERE
+        if is_known(node, self.opset) and (left_alone or self._dialect.native(node)):
             self.keep(node)
             return
         rule = REWRITES.get(("" if is_standard(node) else node.domain, node.op_type))
         if rule is not None:
             self.rewrite(node, rule)
             return
-        body = body_of(node, self.shapes, self.opset)
+        body = body_of(node, self.shapes, self.opset, self._version)
         if body is None:
             if not is_known(node, self.opset):
                 raise self._too_new(node)
@@ -187,6 +196,7 @@ class Rewriting:
     ) -> dict[str, str]:
         """Place copies of nodes written in operator set `version`; gives the new names of what they make."""
         known = dict(names)
+        outer, self._version = self._version, version
         for node in nodes:
             copy = onnx.NodeProto()
             copy.CopyFrom(node)
@@ -196,6 +206,7 @@ class Rewriting:
             copy.output[:] = [known.get(name, "") for name in node.output]
             for part in lifted(copy, version, self.opset, self._rank, self.name):
                 self.place(part)
+        self._version = outer
         return known
 
     def _expand(self, node: onnx.NodeProto, body: Body) -> None:
@@ -230,7 +241,8 @@ class Rewriting:
 
     def _infer(self, node: onnx.NodeProto) -> None:
         """Make the shapes of what a node gives known, where they are not."""
-        if any(name and self.shapes.shape(name) is None for name in node.output):
+        unknown = any(name and self.shapes.shape(name) is None for name in node.output)
+        if unknown and is_known(node, self.opset):
             self.shapes.step(node)
 
     def _descend(self, node: onnx.NodeProto) -> None:
@@ -254,10 +266,10 @@ class Rewriting:
 
     def _too_new(self, node: onnx.NodeProto) -> UnsupportedOperatorError:
         return UnsupportedOperatorError(
-            f"{node.op_type} {node.name!r} has no form in opset {self.opset}, the newest that the training runtime loads",
+            f"{node.op_type} {node.name!r} has no form in opset {self.opset}, the newest that the runtime loads",
             fix=f"Export the model with opset {self.opset} or older.",
             op_type=node.op_type,
-            node=node.name,
+            node=(self.origin or node).name,
         )
 
 

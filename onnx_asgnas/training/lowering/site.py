@@ -97,7 +97,8 @@ class Site:
     def kept(self, op_type: str, *inputs: Value, **attributes: Any) -> Value:
         """Emit an operator in the form that is differentiated: nothing more is asked."""
         name = self.graph.name(f"{self.node.name}/{op_type}")
-        self.graph.keep(helper.make_node(op_type, [x.name for x in inputs], [name], name=name, **attributes))
+        given = {key: value for key, value in attributes.items() if value is not None}
+        self.graph.keep(helper.make_node(op_type, [x.name for x in inputs], [name], name=name, **given))
         return Value(self, name)
 
     def constant(self, value: NDArray[Any]) -> Value:
