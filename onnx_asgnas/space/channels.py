@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
+from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
 from onnx_asgnas.graph import TraceGraph
@@ -50,8 +50,11 @@ class Channels:
     @cached_property
     def axes(self) -> list[LabelledAxis]:
         """The initializer axes on which some free group has slices."""
-        axes = [axis for axis in self.coupling.book.axes.values() if axis.kind is not Kind.SOURCE]
-        return [axis for axis in axes if (self.numbers_on(axis) >= 0).any()]
+        axes = list(self.coupling.book.axes.values())
+        if not axes:
+            return []
+        highest = np.maximum.reduceat(self.number, [axis.start for axis in axes]).tolist()
+        return [axis for axis, number in zip(axes, highest, strict=True) if number >= 0 and axis.kind is not Kind.SOURCE]
 
     def numbers_on(self, axis: LabelledAxis) -> Ids:
         """The group of each index of an axis."""
@@ -70,16 +73,14 @@ class Channels:
     def family_of(self) -> Ids:
         """The family of each group: groups of one producing axis, and of those that share a group with it."""
         produced = [axis for axis in self.axes if Kind.PRODUCED in axis.kind]
-        firsts, others = [], []
-        for axis in produced:
-            numbers = self.numbers_on(axis)
-            numbers = numbers[numbers >= 0]
-            firsts.append(np.full(len(numbers), numbers[0]))
-            others.append(numbers)
-        if not firsts:
+        if not produced:
             return np.zeros(0, np.int64)
-        first, other = np.concatenate(firsts), np.concatenate(others)
-        matrix = coo_array((np.ones(len(first), np.int8), (first, other)), shape=(self.count, self.count))
+        lengths = [axis.length for axis in produced]
+        numbers = np.concatenate([self.numbers_on(axis) for axis in produced])
+        first = np.maximum.reduceat(numbers, np.cumsum([0, *lengths[:-1]])).repeat(lengths)
+        free = numbers >= 0
+        edges = first[free], numbers[free]
+        matrix = csr_array((np.ones(len(edges[0]), np.int8), edges), shape=(self.count, self.count))
         family: Ids = connected_components(matrix, directed=False)[1].astype(np.int64)
         return family
 
