@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
+_MOST_METRICS = 3
+"""So many stand beside the progress bar; the run directory has all."""
 
 
 def say(text: str = "") -> None:
@@ -76,7 +78,7 @@ def verification_line(verified: dict[str, Any]) -> str:
 
 
 class _Facts(ProgressColumn):
-    """Phase, epoch, loss, accuracy and groups at zero, as the last event tells them."""
+    """Phase, epoch, loss, metrics and groups at zero, as the last event tells them."""
 
     def render(self, task: Task) -> Text:
         """The facts of a task."""
@@ -110,9 +112,11 @@ def training_progress() -> Iterator[Any]:
 
 
 def _facts(event: Event) -> str:
-    accuracy = "" if event.accuracy is None else f"  acc {100 * event.accuracy:.1f} %"
+    from onnx_asgnas.report.numbers import metric
+
+    figures = "".join(f"  {name} {metric(name, value)}" for name, value in list(event.metrics.items())[:_MOST_METRICS])
     groups = f"  zero {event.groups_at_zero}/{event.groups_chosen}" if event.groups_chosen else ""
-    return f"epoch {event.epoch}/{event.epochs}  loss {event.loss:.3f}{accuracy}{groups} "
+    return f"epoch {event.epoch}/{event.epochs}  loss {event.loss:.3f}{figures}{groups} "
 
 
 def _phase_line(event: Event) -> str:

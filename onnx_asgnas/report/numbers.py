@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 DASH = "–"
+_FRACTIONS = frozenset({"top1", "top5", "miou", "pixel_accuracy", "binary_accuracy"})
 
 
 def count(number: float | None) -> str:
@@ -35,6 +36,12 @@ def duration(seconds: float | None) -> str:
 def percent(fraction: float | None) -> str:
     """A fraction in percent: 83.1 %."""
     return DASH if fraction is None else f"{100 * fraction:.1f} %"
+
+
+def metric(name: str, value: float | None) -> str:
+    """A metric of this name: fractions in percent, others to four digits."""
+    fraction = name.rpartition(".")[2] in _FRACTIONS
+    return percent(value) if fraction else DASH if value is None else f"{value:.4g}"
 
 
 def change(before: float | None, after: float | None) -> str:

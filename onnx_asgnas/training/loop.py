@@ -136,6 +136,7 @@ class Loop:
     batch_size: int
     schedule: LearningRate = field(default_factory=LearningRate)
     metrics: str = ""
+    clip_grad_norm: float | None = None
     seed: int = 0
     on_event: Callable[[Event], None] = lambda event: None
     checkpoints: Checkpoints | None = None
@@ -206,6 +207,8 @@ class Loop:
         if not math.isfinite(value):
             raise self._not_finite(f"the loss is {value}")
         loss.backward()  # type: ignore[no-untyped-call]
+        if self.clip_grad_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.clip_grad_norm)
         t2 = clock()
         self.optimizer.step()
         t3 = clock()

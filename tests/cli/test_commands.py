@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from onnx_asgnas.cli import main
+from onnx_asgnas.config import TrainConfig
 from onnx_asgnas.graph import load_model, save_model
 from tests.made_up import images, network
 
@@ -61,7 +62,7 @@ def test_help_teaches_a_first_run(command: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["convert", "analyze", "prune", "search", "construct", "verify", "benchmark", "doctor"]
+    "name", ["convert", "analyze", "prune", "search", "finetune", "construct", "verify", "benchmark", "doctor"]
 )
 def test_every_command_has_help(command: Any, name: str) -> None:
     code, out, _ = command(name, "--help")
@@ -234,3 +235,34 @@ def test_doctor_finds_two_runtimes_and_says_how_to_mend_it(command: Any, monkeyp
     assert code == 1
     assert "onnxruntime-training-cpu and onnxruntime are installed together" in out
     assert "pip uninstall -y onnxruntime-training-cpu onnxruntime" in " ".join(out.split())
+
+
+def test_finetune_trains_a_model_and_goes_on(command: Any, tmp_path: Path) -> None:
+    data = images(tmp_path)
+    arguments = ["finetune", network(tmp_path), "--data", data, "-o", tmp_path / "run", "--metrics", "top1,top5"]
+    code, out, err = command(*arguments, "--epochs", "2", "--batch-size", "16", "--lr", "0.02", "--threads", "1")
+    assert code == 0, err
+    for word in ("before", "after", "top1", "top5", "%", str(tmp_path / "run" / "trained.onnx")):
+        assert word in out
+    trained = (tmp_path / "run" / "trained.onnx").read_bytes()
+    code, out, _ = command("finetune", tmp_path / "run", "--resume", "--json")
+    assert code == 0
+    facts = json.loads(out)
+    assert facts["config"]["lr"] == 0.02
+    assert facts["history"][-1]["loss"] < facts["history"][0]["loss"]
+    assert facts["after"] == json.loads((tmp_path / "run" / "report.json").read_text())["after"]
+    assert facts["history"][-1]["metrics"] == facts["after"]["metrics"]
+    assert (tmp_path / "run" / "trained.onnx").read_bytes() == trained
+    code, out, err = command(*arguments)
+    assert code == 2
+    assert "is not empty" in err
+    assert "onnx-asgnas finetune" in err
+
+
+def test_what_the_user_says_wins_over_the_defaults_for_trained_weights() -> None:
+    told = TrainConfig.of(data="d", pretrained=True, lr=0.3)
+    assert told.lr == 0.3
+    assert told.freeze_bn
+    assert TrainConfig.of(data="d", pretrained=True).lr == pytest.approx(0.005)
+    assert not TrainConfig.of(data="d", pretrained=True, freeze_bn=False).freeze_bn
+    assert TrainConfig.of(data="d", variant="adamw").lr == pytest.approx(0.001)
