@@ -21,6 +21,7 @@ DETACHING = "Mean"
 
 _ONE: Step = ("Constant", ["1.0"], "one")
 _ZERO: Step = ("Constant", ["0.0"], "zero")
+_NOTHING: Step = ("Mul", ["GO(0)", "zero"], "GI(0)")
 _SQUARE: Step = ("Mul", ["I(0)", "I(0)"], "square")
 
 
@@ -57,7 +58,10 @@ _DEFINITIONS: dict[str, list[Step]] = {
     "Asinh": _over_root(_ONE, _SQUARE, ("Add", ["square", "one"], "under")),
     "Acosh": _over_root(_ONE, _SQUARE, ("Sub", ["square", "one"], "under")),
     # Constant almost everywhere: a gradient of zero as in torch, instead of a build that fails.
-    **{op_type: [_ZERO, ("Mul", ["GO(0)", "zero"], "GI(0)")] for op_type in ("Ceil", "Floor", "Round", "Sign")},
+    **{op_type: [_ZERO, _NOTHING] for op_type in ("Ceil", "Floor", "Round", "Sign")},
+    # The runtime wants a gradient of whatever lies behind a Detach; nothing that is computed of it arrives.
+    **{op_type: [_ZERO, _NOTHING] for op_type in (DETACHING, "DequantizeLinear", "Hardmax", "ReduceMax", "ReduceMin")},
+    "Mod": [_ZERO, _NOTHING, ("Sub", ["I(1)", "I(1)"], "GI(1)")],
 }
 
 
@@ -66,7 +70,6 @@ def register_gradients(binding: ModuleType) -> None:
     """Make all of them known to the runtime."""
     for op_type, steps in _DEFINITIONS.items():
         binding.register_gradient_definition(f"::{op_type}", [_node(binding, *step) for step in steps])
-    binding.register_custom_stop_gradient_edges(f"::{DETACHING}", {0})
 
 
 def _node(binding: ModuleType, op_type: str, inputs: list[str], output: str) -> Any:

@@ -67,10 +67,10 @@ _WRONG_FORMS: dict[str, Callable[[onnx.NodeProto], bool]] = {
     "Conv": _auto_padded,  # the gradient ignores it without saying so
     "Gather": lambda node: True,  # better as a Slice where it reads places in a row
     "Gelu": lambda node: _attribute(node, "approximate", b"none") == b"tanh",  # a wrong gradient
-    "LayerNormalization": lambda node: _lacks(2)(node) or [bool(n) for n in node.output] != [True] * 3,
+    "LayerNormalization": lambda node: True,  # needs a bias, and forgets the gradients of its other outputs
     "MatMul": lambda node: True,  # refuses vectors
     "Max": lambda node: len(node.input) != 2,
-    "MaxPool": _auto_padded,
+    "MaxPool": lambda node: _auto_padded(node) or _attribute(node, "storage_order", 0),
     "Min": lambda node: len(node.input) != 2,
     "Pad": lambda node: _attribute(node, "mode", b"constant") != b"constant" or not _lacks(3)(node),
     "Pow": lambda node: True,  # wrong where the exponent has another type, and slow for squares
@@ -79,6 +79,7 @@ _WRONG_FORMS: dict[str, Callable[[onnx.NodeProto], bool]] = {
     "ScatterElements": lambda node: _attribute(node, "reduction", b"none") != b"none",
     "ScatterND": lambda node: _attribute(node, "reduction", b"none") != b"none",
     "Slice": lambda node: not _lacks(4)(node),  # steps may be negative
+    "Where": lambda node: True,  # the gradient forgets that an operand was broadcast
     "Transpose": lambda node: _attribute(node, "perm") is None,
 }
 """Forms of its operators for which the runtime builds no gradient or, worse, a wrong one."""

@@ -1,8 +1,10 @@
 """All rewrites, one module for each family of operators; importing this registers them."""
 
 from onnx_asgnas.training.lowering import (
+    attention,
     contraction,
     control,
+    fused,
     layout,
     norm,
     pointwise,
@@ -14,8 +16,10 @@ from onnx_asgnas.training.lowering import (
 )
 
 __all__ = [
+    "attention",
     "contraction",
     "control",
+    "fused",
     "layout",
     "norm",
     "pointwise",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -167,6 +169,27 @@ def rewrite_one_hot(site: Site) -> Value:
     return off + hot * (on - off)
 
 
+@rewrite("Where")
+def rewrite_where(site: Site) -> Value:
+    """Where of operands of one shape: the gradient forgets that one was broadcast."""
+    condition, *branches = site.inputs()
+    shape = broadcast([condition, *branches])
+    sizes = [dim if isinstance(dim, int) else None for dim in shape]
+    wide = [x.expand(*shape) if x.name in site.graph.reached and x.shape != sizes else x for x in branches]
+    return site.kept("Where", condition, *wide)
+
+
+def broadcast(values: Sequence[Value]) -> list[Dim]:
+    """The lengths that these have together."""
+    rank = max(x.rank for x in values)
+    dims: list[Dim] = []
+    for axis in range(-rank, 0):
+        there = [x for x in values if x.rank >= -axis]
+        longest = next((x for x in there if x.shape[axis] != 1), there[0])
+        dims.append(longest.dim(axis))
+    return dims
+
+
 @rewrite("Compress")
 def rewrite_compress(site: Site) -> Value:
     """The places where the condition holds, gathered."""
@@ -195,13 +218,27 @@ def rewrite_reverse_sequence(site: Site) -> Value:
 
 @rewrite("ScatterElements", "ScatterND")
 def rewrite_scatter(site: Site) -> Value:
-    """With reduction "add" the updates are scattered into zeros, and added; with others they are not handled."""
+    """With reduction "add" the updates are scattered into zeros, and added.
+
+    With "max" and "min" the gradient goes to what equals the result, in equal shares.
+    """
     data, index, updates = site.inputs()
-    given = {} if site.node.op_type == "ScatterND" else {"axis": site.axis(0, data.rank)}
-    if site.attribute("reduction", "none") != "add":
-        raise site.refusal(f"reduction {site.attribute('reduction')!r} has no gradient")
-    zeros = data.detach() * 0.0
-    return data + site.kept(site.node.op_type, zeros, index, updates, reduction="add", **given)
+    kind, by_place = site.attribute("reduction", "none"), site.node.op_type == "ScatterND"
+    given = {} if by_place else {"axis": site.axis(0, data.rank)}
+
+    def added(to: Value, values: Value) -> Value:
+        zeros = site.filled(0.0, to.dims(), to)
+        return to + site.kept(site.node.op_type, zeros, index, values, reduction="add", **given)
+
+    if kind == "add":
+        return added(data, updates)
+    if kind == "mul":
+        raise site.refusal("a product of updates has no gradient where they are zero")
+    found = site.op(site.node.op_type, data.detach(), index, updates.detach(), reduction=kind, **given)
+    there = site.op("GatherND", found, index) if by_place else site.op("GatherElements", found, index, **given)
+    hits = data.detach().equals(found), updates.detach().equals(there)
+    count = added(hits[0].cast(data.dtype), hits[1].cast(data.dtype))
+    return added(site.where(hits[0], data, 0.0), site.where(hits[1], updates, 0.0)) / count
 
 
 @rewrite("TensorScatter")

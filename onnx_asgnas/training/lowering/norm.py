@@ -52,7 +52,7 @@ def rewrite_layer_normalization(site: Site) -> list[Value]:
         result = centred / deviation * scale
         return [result + site.input(2) if site.has(2) else result, x - centred, 1.0 / deviation]
     bias = site.input(2) if site.has(2) else site.filled(0.0, scale.dims(), x)
-    return site.ops("LayerNormalization", 3, x, scale, bias, axis=axis - x.rank, epsilon=epsilon)[:1]
+    return [site.kept("LayerNormalization", x, scale, bias, outputs=3, axis=axis - x.rank, epsilon=epsilon)]
 
 
 def _centred(x: Value, axes: Collection[int], epsilon: float) -> tuple[Value, Value]:

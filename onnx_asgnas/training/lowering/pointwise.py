@@ -44,7 +44,7 @@ def rewrite_dropout(site: Site) -> list[Value | None]:
 def rewrite_pow(site: Site) -> Value:
     """Pow with an exponent of the type of its base, which the gradient multiplies by; squares and cubes as products.
 
-    The runtime has no gradient for the exponent: d x^y / dy = x^y log x.
+    The runtime has no gradient for the exponent: where one is asked for, x^y = exp(y log |x|) cos(π y [x < 0]).
     """
     x, power = site.input(0), site.input(1)
     value = power.constant
@@ -52,10 +52,11 @@ def rewrite_pow(site: Site) -> Value:
         return reduce(lambda one, other: one * other, [x] * int(value.item()))
     if power.name not in site.graph.reached:
         return site.kept("Pow", x, power.cast(x.dtype))
-    fixed = power.detach()
-    result = site.kept("Pow", x, fixed.cast(x.dtype))
-    logarithm = site.op("Log", site.where(x.detach() > 0.0, x.detach(), 1.0))
-    return result + result.detach() * logarithm * (power - fixed).cast(x.dtype)
+    size = site.op("Abs", x)
+    none = x.equals(0.0)
+    result = (power.cast(x.dtype) * site.op("Log", site.where(none, 1.0, size))).exp()
+    result = result * site.where(x < 0.0, site.op("Cos", power.cast(x.dtype) * pi), 1.0)
+    return site.where(none, power.equals(0.0).cast(x.dtype), result)
 
 
 @rewrite("CastLike")
@@ -177,6 +178,8 @@ def rewrite_mod(site: Site) -> Value:
     """X - y ⌊x / y⌋ (or towards zero): the quotient is constant almost everywhere."""
     x, y = site.input(0), site.input(1)
     fixed_x, fixed_y = x.detach(), y.detach()
-    rest = site.op("Mod", fixed_x, fixed_y, fmod=site.attribute("fmod", 0))
+    if not site.attribute("fmod", 0):
+        return x - site.op("Floor", fixed_x / fixed_y) * y
+    rest = site.op("Mod", fixed_x, fixed_y, fmod=1)
     times = site.op("Round", (fixed_x - rest) / fixed_y)
     return rest + ((x - fixed_x) - times * (y - fixed_y))

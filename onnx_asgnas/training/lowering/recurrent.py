@@ -84,7 +84,7 @@ def _has_short_sequences(site: Site) -> bool:
 
 def _time_first(site: Site) -> Value:
     x = site.input(0)
-    return x.swap(0, 1) if site.attribute("layout", 0) else x
+    return x.transpose(1, 0, 2) if site.attribute("layout", 0) else x
 
 
 def _directions(site: Site) -> list[bool]:
@@ -108,7 +108,7 @@ def _by_kernel(site: Site, kernel: str, outputs: int, states: int) -> list[Value
         for position in range(5, 5 + states):
             given = site.input(position) if site.has(position) else None
             if given is not None and batch_first:
-                given = given.swap(0, 1)
+                given = given.transpose(1, 0, 2)
             if given is None:
                 given = site.filled(0.0, [len(directions), x.dim(1), site.attribute("hidden_size")], x)
             first.append(given.slice(0, at, at + 1))
@@ -130,7 +130,7 @@ def _laid_out(site: Site, steps: Value, states: Sequence[Value]) -> list[Value |
     """[T, D, N, H] and [D, N, H], or with the batch first where `layout` says so."""
     if not site.attribute("layout", 0):
         return [steps, *states]
-    return [steps.transpose(2, 0, 1, 3), *(state.swap(0, 1) for state in states)]
+    return [steps.transpose(2, 0, 1, 3), *(state.transpose(1, 0, 2) for state in states)]
 
 
 Step = Callable[[Layer, Value, Sequence[Value]], Sequence[Value]]

@@ -94,11 +94,12 @@ class Site:
         self.graph.place(helper.make_node(op_type, names, made, name=name, domain=domain, **given))
         return [Value(self, output) for output in made]
 
-    def kept(self, op_type: str, *inputs: Value, **attributes: Any) -> Value:
-        """Emit an operator in the form that is differentiated: nothing more is asked."""
+    def kept(self, op_type: str, *inputs: Value, outputs: int = 1, **attributes: Any) -> Value:
+        """Emit an operator in the form that is differentiated: nothing more is asked. Gives its first output."""
         name = self.graph.name(f"{self.node.name}/{op_type}")
+        names = [name, *(self.graph.name(f"{name}:{at}") for at in range(1, outputs))]
         given = {key: value for key, value in attributes.items() if value is not None}
-        self.graph.keep(helper.make_node(op_type, [x.name for x in inputs], [name], name=name, **given))
+        self.graph.keep(helper.make_node(op_type, [x.name for x in inputs], names, name=name, **given))
         return Value(self, name)
 
     def constant(self, value: NDArray[Any]) -> Value:

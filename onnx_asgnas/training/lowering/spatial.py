@@ -53,19 +53,16 @@ def rewrite_conv(site: Site) -> Value:
 
 @rewrite("MaxPool")
 def rewrite_max_pool(site: Site) -> list[Value]:
-    """MaxPool with explicit pads."""
+    """MaxPool with explicit pads, and places counted row by row: its gradient takes any others for those."""
     kernel = site.attribute("kernel_shape")
     strides, dilations = _steps(site, len(kernel))
-    return site.ops(
-        "MaxPool",
-        1 + site.wants(1),
-        site.input(),
-        kernel_shape=kernel,
-        pads=explicit_pads(site, kernel),
-        strides=strides,
-        dilations=dilations,
-        storage_order=site.attribute("storage_order"),
-    )
+    x, order = site.input(), site.attribute("storage_order", 0)
+    given = {"kernel_shape": kernel, "pads": explicit_pads(site, kernel), "strides": strides, "dilations": dilations}
+    given["ceil_mode"] = site.attribute("ceil_mode", 0)
+    made = site.ops("MaxPool", 1 + (site.wants(1) and not order), x, **given)
+    if site.wants(1) and order:
+        made.append(site.ops("MaxPool", 2, x.detach(), storage_order=order, **given)[1])
+    return made
 
 
 @rewrite("LpPool")
