@@ -46,7 +46,7 @@ class JointSelection:
                     fix="Use keep_params or keep_macs; uniform and remove_groups work in mode prune.",
                 )
             taken = self._take_structures(rank, target, self.state, by_gain=by_gain)
-        gone = self.labels_of(taken)
+        gone = self.labels_of(self.state.erased if self.state is not None else ())
         redundancy = np.asarray(rank(tuple(taken)), np.float64)[len(self.structures) :]
         order = ChannelOrder(self.channels, redundancy, widths, gone)
         chosen = self._channels_for(target, order, gone)
@@ -80,34 +80,32 @@ class JointSelection:
         """The most redundant structures, one after another, as long as none overshoots the target."""
         enough, taken = self._goal(target), list[int]()
         left = set(range(len(self.structures)))
-        while left and not enough(self._cost(self.labels_of(taken))):
+        while left and not enough(self._cost(self.labels_of(state.erased))):
             redundancy = np.array(rank(tuple(taken)), np.float64)
             if by_gain:
-                self._divide_by_gain(redundancy, taken, left, target, state)
+                self._divide_by_gain(redundancy, left, target, state)
             for index in sorted(left, key=lambda i: (-redundancy[i], i)):
                 left.discard(index)
                 if state.is_gone(self.structures[index].tensor) or not state.take(index):
                     continue
-                if enough(self._cost(self.labels_of([*taken, index]))):
+                if enough(self._cost(self.labels_of(state.erased))):
                     state.undo()  # channels take the last step, in smaller units
                     continue
                 taken.append(index)
                 break
         return taken
 
-    def _divide_by_gain(
-        self, redundancy: Redundancy, taken: list[int], left: set[int], target: Target, state: RemovalState
-    ) -> None:
+    def _divide_by_gain(self, redundancy: Redundancy, left: set[int], target: Target, state: RemovalState) -> None:
         """Make prices, which are below zero, those of each parameter or multiply-accumulate saved."""
 
-        def amount(chosen: list[int]) -> int:
-            cost = self._cost(self.labels_of(chosen))
+        def amount() -> int:
+            cost = self._cost(self.labels_of(state.erased))
             return cost.params if target.keep_params is not None else cost.macs
 
-        before = amount(taken)
+        before = amount()
         for index in left:
             if redundancy[index] < 0 and not state.is_gone(self.structures[index].tensor) and state.take(index):
-                gain = before - amount([*taken, index])
+                gain = before - amount()
                 redundancy[index] = redundancy[index] / gain if gain > 0 else -np.inf
                 state.undo()
 

@@ -47,6 +47,7 @@ class RemovalState:
         self._parameters = {name: elements(graph, name) for name in parameters}
         self._minimal = {s.tensor for s in structures if s.minimal}
         self._index = {s.tensor: at for at, s in enumerate(structures)}
+        self._needs_no_zeros = {s.tensor for s in structures if not s.zeroed}
         self._trail: list[tuple[Any, Any, Any]] = []
         self._marks: list[int] = []
         self._zero: dict[str, bool] = {}
@@ -132,6 +133,11 @@ class RemovalState:
     def computed(self) -> Sequence[bool]:
         """Which nodes are still computed, in the graph's order."""
         return self._computed
+
+    @property
+    def erased(self) -> tuple[int, ...]:
+        """The structures that are dropped, also those that became zero because others are."""
+        return tuple(sorted(self._index[tensor] for tensor in self._erased))
 
     def is_gone(self, tensor: str) -> bool:
         """Is nothing left that reads this tensor."""
@@ -245,6 +251,8 @@ class RemovalState:
                 self._set(self._zero, name, zero)
                 self._set(self._pole, name, pole)
                 self._set(self._depends, name, depends)
+                if zero and name in self._needs_no_zeros:
+                    self._set(self._erased, name, True)
                 changed.append(name)
                 for reader in self._graph.consumers.get(name, ()):
                     heapq.heappush(queue, reader)
@@ -256,14 +264,17 @@ class RemovalState:
     def _release(self, name: str) -> list[int]:
         """Drop a zero tensor where joints read it, and stop computing what depends on no input any more.
 
+        A Concat drops structures only: of another tensor it is not known what owns its channels behind the Concat.
         Gives the nodes that are not computed any more.
         """
         if self._zero[name]:
             for node in dict.fromkeys(self._graph.consumers.get(name, ())):
                 joint = self._joints.rules.get(node)
-                if joint is not None and self._computed[node]:
+                drops = joint is not None and (joint.axis is None or name in self._erased)
+                if joint is not None and drops and self._computed[node]:
                     for position in joint.operands:
-                        if self._graph.nodes[node].input[position] == name:
+                        before = self._dropped.get((node, position))
+                        if self._graph.nodes[node].input[position] == name and not before:
                             self._set(self._dropped, (node, position), True)
                             self._unuse(name)
         producer = self._graph.producer.get(name)

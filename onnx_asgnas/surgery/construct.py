@@ -22,43 +22,58 @@ from onnx_asgnas.operators.labelled import Kind
 from onnx_asgnas.operators.labels import LabelBook
 from onnx_asgnas.space import Group, RemovalState, SearchSpace, analyze
 from onnx_asgnas.space.channel_selection import ChannelOrder, Widths
+from onnx_asgnas.surgery.gate_folding import fold_gates
 from onnx_asgnas.surgery.sizes import SizeSurgery, leaving
+from onnx_asgnas.surgery.zeroing import zeroed
 
 logger = logging.getLogger(__name__)
 
 
-def construct(source: ModelSource | TraceGraph, space: SearchSpace | None = None) -> onnx.ModelProto:
+def construct(
+    source: ModelSource | TraceGraph, space: SearchSpace | None = None, *, fold: bool = True
+) -> onnx.ModelProto:
     """The compact model of a trained one, which gives the same output in exact arithmetic.
 
     What is removed is read from the weights: the groups of the space that are exactly zero. Protected parts stay even
     at zero, and so does the last channel of a layer. With nothing at zero the result is the normal form of the source;
     on its own result it removes nothing. Without a `space` the model is analysed for both structures and channels.
-    Raises SpaceError for the space of another model.
+    Where something is removed, gates that can move into a weight do; not with `fold` off, where every weight of the
+    result is a part of the source's. Raises SpaceError for the space of another model.
     """
     graph = source if isinstance(source, TraceGraph) else TraceGraph.of(source)
     space = analyze(graph, mode="joint") if space is None else space.bind(graph)
     channels = None if space.mode == "erase" else space.channels.at_zero(graph)
-    return remove(space, graph, zero_structures(space, graph), channels)
+    return remove(space, graph, zero_structures(space, graph), channels, fold=fold)
 
 
 def remove(
-    space: SearchSpace, graph: TraceGraph, structures: Sequence[int], channels: NDArray[np.bool_] | None = None
+    space: SearchSpace,
+    graph: TraceGraph,
+    structures: Sequence[int],
+    channels: NDArray[np.bool_] | None = None,
+    *,
+    fold: bool = True,
 ) -> onnx.ModelProto:
     """The model without these structures and channel groups, whatever their weights are.
 
     It gives what the full model gives with them at zero. `structures` are places in the space's candidates, `channels`
     is a mask of its channel groups. What cannot leave with the others stays: a structure without which the network is
-    cut through, and the last channel of a layer.
+    cut through, and the last channel of a layer. `fold` as in `construct`.
     """
     state, removed = _erase(space, structures)
-    gone = space.labels_of(removed)
+    gone = space.labels_of(() if state is None else state.erased)
+    chosen = list(structures)
     if channels is not None and channels.any():
         order = ChannelOrder(space.channels, channels.astype(np.float64), Widths(), gone)
-        gone |= space.channels.labels(order.first(len(order)) & channels)
+        channels = order.first(len(order)) & channels
+        gone |= space.channels.labels(channels)
+        chosen += (np.flatnonzero(channels) + len(space.candidates)).tolist()
     if not removed and not gone.any():
         return graph.model
     logger.info("removing %d structures and %d channel labels", len(removed), int(gone.sum()))
-    model = _Surgery(graph, state, space.parts.coupling.book, gone).perform()
+    model = _Surgery(graph, state, space.parts.coupling.book, gone, lambda: zeroed(space, graph, chosen)).perform()
+    if fold:
+        fold_gates(model)
     _check(model)
     return model
 
@@ -111,13 +126,14 @@ def _erase(space: SearchSpace, structures: Sequence[int]) -> tuple[RemovalState 
 class _Surgery:
     """One operation: from the trace graph, what is removed and which labels leave to a new model.
 
-    `state` is None where no structure is removed.
+    `state` is None where no structure is removed; `zeroed` gives the full model with all that is removed at zero.
     """
 
     graph: TraceGraph
     state: RemovalState | None
     book: LabelBook
     gone: NDArray[np.bool_]
+    zeroed: Callable[[], onnx.ModelProto]
 
     def perform(self) -> onnx.ModelProto:
         """Drop, bypass, fold, slice, resize, clean; the rest of the model stays as it was, to the byte."""
@@ -169,8 +185,9 @@ class _Surgery:
         names = [] if self.state is None else self.state.constants_read()
         if not names:
             return {}
-        feeds = random_inputs(self.graph.model, length=64 * self.graph.growth)
-        values = run(session(self.graph.model, outputs=names), feeds, names)
+        model = self.zeroed()
+        feeds = random_inputs(model, length=64 * self.graph.growth)
+        values = run(session(model, outputs=names), feeds, names)
         self._cut_channels(values)
         for name in names:
             tensor = tensors[name]

@@ -7,12 +7,13 @@ import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import numpy_helper, parser
 
 from onnx_asgnas.errors import SpaceError
 from onnx_asgnas.graph import normalise
 from onnx_asgnas.models import build
 from onnx_asgnas.space import SearchSpace, analyze
-from onnx_asgnas.surgery import construct, zero_structures
+from onnx_asgnas.surgery import construct, remove, zero_structures
 from tests.random_graphs import difference, networks, outputs_of, valid_choice, zeroed
 
 TOLERANCE = 1e-5
@@ -151,6 +152,36 @@ def test_what_reads_a_concat_loses_the_channels() -> None:
     assert {(p.initializer, p.axis, p.indices) for p in group.slices} == zeroed_with_it
 
 
+@pytest.mark.parametrize("batch", ["N", "2"])
+@pytest.mark.parametrize("between", ["Identity", "Relu"])
+@pytest.mark.parametrize("behind", ["Relu", "BatchNormalization"])
+@pytest.mark.parametrize("beside", ["Relu(c)", "Add(c, d)"])
+def test_an_operand_of_a_concat_that_becomes_zero_with_others(
+    batch: str, between: str, behind: str, beside: str
+) -> None:
+    """Its channels leave what reads the Concat, too; where that is not known, something of it stays, or a constant."""
+    reader = "BatchNormalization(j, s, t, m, v)" if behind == "BatchNormalization" else "Relu(j)"
+    model = parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["" : 17]> net (float[{batch},3,6,6] x) => (float[{batch},2,6,6] y) {{
+            a = Conv(x, w1)  b = Conv(x, w2)  sum = Add(a, b)  d = {between}(sum)  c = Conv(x, w3)  e = {beside}
+            j = Concat<axis=1>(d, e)  k = {reader}  y = Conv(k, w4) }}"""
+    )
+    shapes = {"w1": (4, 3, 1, 1), "w2": (4, 3, 1, 1), "w3": (4, 3, 1, 1), "w4": (2, 8, 1, 1)} | dict.fromkeys(
+        "stmv", (8,)
+    )
+    read = {name for node in model.graph.node for name in node.input}
+    random = np.random.default_rng(0)
+    for name in sorted(read & shapes.keys()):
+        values = np.abs(random.standard_normal(shapes[name])) + 0.1
+        model.graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), name))
+    space = analyze(model)
+    state = space.removal_state()
+    chosen = [i for i, s in enumerate(space.candidates) if s.tensor in "ab" and state.take(i)]
+    full = zeroed(model, [space.candidates[i].group for i in chosen])
+    assert difference(outputs_of(full), outputs_of(construct(full, space))) <= 1e-6
+    assert difference(outputs_of(full), outputs_of(remove(space, space.parts.graph, chosen))) <= 1e-6
+
+
 def test_lengths_in_a_constant_shrink_and_other_readers_keep_the_constant() -> None:
     text = """a = Conv (x, w1)  c = Conv (x, w2)  k = Concat <axis = 1> (a, c)  r1 = Reshape (k, to)  d = Conv (r1, u1)
               q = Concat <axis = 1> (x, x)  r2 = Reshape (q, to)  e = Conv (r2, u2)  y = Add (d, e)"""
@@ -252,3 +283,25 @@ def test_the_space_of_another_model_is_refused() -> None:
     space = analyze(build("stackedunets", width=2))
     with pytest.raises(SpaceError, match="another model"):
         construct(build("stackedunets", width=3), space)
+
+
+def test_what_is_removed_counts_as_zero_in_the_constants_that_stay() -> None:
+    """Of the model as it is, with nothing at zero yet: b is dead, since the sum is a number, but was asked for too."""
+    model = parsed(
+        "a0 = Conv <pads=[2,2,2,2]> (x, w1)  a1 = Conv <pads=[2,2,2,2]> (x, w2)  a = Add (a0, a1)  r = Relu (a)"
+        "  b = Conv (r, w3)  c0 = Conv (r, w4)  c = BatchNormalization (c0, w1s, w2s, w3s, variance4)"
+        "  s = Add (b, c)  t = Add (s, x)  y = Relu (t)"
+    )
+    shapes = {"w1": (4, 4, 5, 5), "w2": (4, 4, 5, 5), "w3": (4, 4, 1, 1), "w4": (4, 4, 1, 1)}
+    shapes |= dict.fromkeys(("w1s", "w2s", "w3s", "variance4"), (4,))
+    random = np.random.default_rng(0)
+    del model.graph.initializer[:]
+    for name, shape in shapes.items():
+        values = np.abs(random.standard_normal(shape)) + 0.1
+        model.graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), name))
+    space = analyze(model)
+    assert space.graph is not None
+    names = [s.tensor for s in space.candidates]
+    chosen = [names.index(name) for name in ("a0", "a1", "b")]
+    full = zeroed(model, [space.candidates[i].group for i in chosen])
+    assert difference(outputs_of(full), outputs_of(remove(space, space.graph, chosen))) <= TOLERANCE
