@@ -25,6 +25,7 @@ from onnx_asgnas.runs import (
     Listener,
     RunDirectory,
     data_for,
+    judge_for,
     loop_for,
     module_for,
     objective_for,
@@ -34,6 +35,7 @@ from onnx_asgnas.runs import (
     versions,
 )
 from onnx_asgnas.space import SearchSpace, analyze
+from onnx_asgnas.space.gates import add_gates
 from onnx_asgnas.surgery import construct
 from onnx_asgnas.surgery.restoring import restored
 from onnx_asgnas.training.bridge import OnnxModule
@@ -71,7 +73,7 @@ def search(
     config = SearchConfig.of(data=data, target=target, **options)
     run = RunDirectory(Path(run_dir))
     run.must_be_empty()
-    source = load_model(model)
+    source = add_gates(model) if config.gates else load_model(model)
     graph = TraceGraph.of(source)
     module = module_for(graph, config)
     space = _space(graph, module, config)
@@ -102,7 +104,12 @@ def _run_stages(
         verification = _verify(run, space, dataset)
         verification.require()
         comparison = benchmark(
-            run.trained, run.compact, split=dataset.test, verification=verification, threads=config.threads
+            run.trained,
+            run.compact,
+            split=dataset.test,
+            judge=judge_for(TraceGraph.of(run.source), config.loss, config.metrics),
+            verification=verification,
+            threads=config.threads,
         )
     report = _report(run, config, space, verification, comparison)
     write_report(run.path, report)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import shutil
@@ -142,6 +143,12 @@ def data_for(model: ModelSource | TraceGraph, data: str, loss: str = "cross_entr
         targets=goal.targets,
         ignored=goal.ignored,
     )
+
+
+def judge_for(graph: TraceGraph, loss: str = "cross_entropy", metrics: str = "") -> Callable[[], Judge]:
+    """What makes a judge for models with the inputs and outputs of this one; raises InputError."""
+    goal = objective(loss, inputs=graph.inputs, outputs=graph.outputs)
+    return functools.partial(Judge.of, goal, metrics)
 
 
 def module_for(graph: TraceGraph, config: TrainConfig) -> OnnxModule:

@@ -73,6 +73,14 @@ Mode = Annotated[
         help="What may leave: whole structures (erase), channels inside of layers (prune), or both (joint).",
     ),
 ]
+Gates = Annotated[
+    bool,
+    typer.Option(
+        "--gates",
+        rich_help_panel=_METHOD,
+        help="Let skip connections and poolings be erased too, by a trainable factor on each (modes erase and joint).",
+    ),
+]
 RoundTo = Annotated[
     int,
     typer.Option(

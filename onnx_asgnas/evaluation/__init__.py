@@ -1,6 +1,6 @@
 """Is the compact model the same function, and what was gained: verification, cost, latency, memory, accuracy."""
 
-from onnx_asgnas.evaluation.accuracy import accuracy
+from onnx_asgnas.evaluation.accuracy import accuracy, measured
 from onnx_asgnas.evaluation.benchmark import Benchmark, Kept, ModelFacts, benchmark
 from onnx_asgnas.evaluation.latency import Latency, measure_latency
 from onnx_asgnas.evaluation.memory import peak_memory
@@ -18,6 +18,7 @@ __all__ = [
     "accuracy",
     "benchmark",
     "measure_latency",
+    "measured",
     "peak_memory",
     "profile",
     "verify",

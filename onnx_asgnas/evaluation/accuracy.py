@@ -1,7 +1,8 @@
-"""Accuracy of a model on labelled data, in onnxruntime."""
+"""Accuracy and other metrics of a model on data, in onnxruntime."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,17 @@ from onnx_asgnas.graph import ModelSource, TraceGraph
 from onnx_asgnas.graph.runtime import Arrays, run, session
 
 if TYPE_CHECKING:
-    from onnx_asgnas.training.data import Split
+    from torch import Tensor
+
+    from onnx_asgnas.training.data import Split, Targets
+    from onnx_asgnas.training.metrics import Judge
+
+_MOST_SAMPLES, _MOST_ELEMENTS = 256, 2**25
+"""Of a batch, and of the largest output of a batch."""
 
 
 def accuracy(
-    model: ModelSource | TraceGraph, split: Split, *, batch_size: int = 256, threads: int | None = None
+    model: ModelSource | TraceGraph, split: Split, *, batch_size: int | None = None, threads: int | None = None
 ) -> float:
     """The fraction of the samples, from 0 to 1, of which the first output is largest at the label (top-1).
 
@@ -26,21 +33,58 @@ def accuracy(
     targets are no labels or do not fit the output, ModelError for a model that cannot be run.
     """
     graph = model if isinstance(model, TraceGraph) else TraceGraph.of(model)
-    active = session(graph.model, optimised=True, threads=threads)
     output = graph.outputs[0]
-    fixed = _fixed_batch(graph)
     right = total = 0
-    for inputs, targets in split.batches(batch_size):
-        arrays = {name: np.asarray(inputs[name]) for name in graph.inputs}
-        labels = np.asarray(targets)
-        for part, count, start in _parts(arrays, len(labels), fixed):
-            scores = run(active, part, [output])[output][:count]
-            hits = _hits(scores, labels[start : start + count], output)
-            right += int(hits.sum())
-            total += hits.size
+    for _, targets, found in _runs(graph, split, [output], batch_size, threads):
+        hits = _hits(found[output], np.asarray(targets), output)
+        right += int(hits.sum())
+        total += hits.size
     if total == 0:
         raise DataError("there are no samples to measure accuracy on", fix="Give at least one.")
     return right / total
+
+
+def measured(
+    model: ModelSource | TraceGraph,
+    split: Split,
+    judge: Judge,
+    *,
+    batch_size: int | None = None,
+    threads: int | None = None,
+) -> Judge:
+    """A judge that has seen what a model gives on a split; raises DataError where a metric does not fit."""
+    import torch
+
+    graph = model if isinstance(model, TraceGraph) else TraceGraph.of(model)
+    for inputs, targets, found in _runs(graph, split, list(graph.outputs), batch_size, threads):
+        outputs = tuple(torch.from_numpy(np.ascontiguousarray(found[name])) for name in graph.outputs)
+        judge.update(outputs[0] if len(outputs) == 1 else outputs, inputs, targets)
+    return judge
+
+
+def _runs(
+    graph: TraceGraph, split: Split, outputs: list[str], batch_size: int | None, threads: int | None
+) -> Iterator[tuple[dict[str, Tensor], Targets, Arrays]]:
+    """Inputs, targets and outputs of a split, part by part, in onnxruntime."""
+    active = session(graph.model, optimised=True, threads=threads)
+    fixed = _fixed_batch(graph)
+    for inputs, targets in split.batches(batch_size or _batch_of(graph)):
+        arrays = {name: np.asarray(inputs[name]) for name in graph.inputs}
+        samples = len(next(iter(arrays.values())))
+        for part, count, start in _parts(arrays, samples, fixed):
+            found = run(active, part, outputs)
+            chosen = slice(start, start + count)
+            yield (
+                {name: tensor[chosen] for name, tensor in inputs.items()},
+                {k: v[chosen] for k, v in targets.items()} if isinstance(targets, dict) else targets[chosen],
+                {name: array[:count] for name, array in found.items()},
+            )
+
+
+def _batch_of(graph: TraceGraph) -> int:
+    """How many samples run at once: fewer where an output of one is large."""
+    largest = max((math.prod(graph.size(name) or (1,)) for name in graph.outputs), default=1)
+    return max(1, min(_MOST_SAMPLES, _MOST_ELEMENTS // max(largest, 1)))
 
 
 def _hits(scores: NDArray[Any], labels: NDArray[Any], output: str) -> NDArray[np.bool_]:

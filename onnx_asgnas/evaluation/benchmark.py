@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from onnx_asgnas.evaluation.accuracy import accuracy
+from onnx_asgnas.evaluation.accuracy import accuracy, measured
 from onnx_asgnas.evaluation.latency import Latency, measure_latency
 from onnx_asgnas.evaluation.memory import peak_memory
 from onnx_asgnas.evaluation.profile import profile
@@ -15,6 +15,7 @@ from onnx_asgnas.graph import ModelSource, TraceGraph
 
 if TYPE_CHECKING:
     from onnx_asgnas.training.data import Split
+    from onnx_asgnas.training.metrics import Judge
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,7 +23,7 @@ class ModelFacts:
     """What was measured of one model; None for what was not.
 
     `params` are trainable, `macs` for one example, `bytes` the size of the file, `latency_ms` in milliseconds a run,
-    `accuracy` a fraction from 0 to 1, `peak_memory` in bytes.
+    `accuracy` a fraction from 0 to 1, `metrics` all that was measured on data by name, `peak_memory` in bytes.
     """
 
     params: int
@@ -30,6 +31,7 @@ class ModelFacts:
     bytes: int
     latency_ms: Latency | None = None
     accuracy: float | None = None
+    metrics: Mapping[str, float | None] | None = None
     peak_memory: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -40,6 +42,7 @@ class ModelFacts:
             "bytes": self.bytes,
             "latency_ms": None if self.latency_ms is None else self.latency_ms.to_dict(),
             "accuracy": self.accuracy,
+            "metrics": None if self.metrics is None else dict(self.metrics),
             "peak_memory": self.peak_memory,
         }
 
@@ -108,6 +111,7 @@ def benchmark(
     full: ModelSource | TraceGraph,
     *compact: ModelSource | TraceGraph,
     split: Split | None = None,
+    judge: Callable[[], Judge] | None = None,
     verification: Verification | None = None,
     batch: int = 1,
     threads: int | None = None,
@@ -117,9 +121,10 @@ def benchmark(
 ) -> Benchmark:
     """Measure a full model and those made from it, in their normal form and in onnxruntime.
 
-    `seconds` is the time for the latency of each model, which are run in turn; None leaves latency out. Accuracy is
-    measured where `split` is given, peak memory with `memory` (in a process per model). `verification` is what `verify`
-    gave of the first two, to stand beside the figures. Raises as `measure_latency`, `accuracy` and `peak_memory` do.
+    `seconds` is the time for the latency of each model, which are run in turn; None leaves latency out. On `split`, if
+    it is given, the metrics of a new `judge` for each model are measured, or top-1 accuracy without one; peak memory
+    with `memory` (in a process per model). `verification` is what `verify` gave of the first two, to stand beside the
+    figures. Raises as `measure_latency`, `accuracy` and `peak_memory` do.
     """
     graphs = [model if isinstance(model, TraceGraph) else TraceGraph.of(model) for model in (full, *compact)]
     latencies: Sequence[Latency | None] = [None] * len(graphs)
@@ -128,17 +133,32 @@ def benchmark(
     facts = []
     for graph, latency in zip(graphs, latencies, strict=True):
         cost = profile(graph)
+        right, figures = _judged(graph, split, judge, threads)
         facts.append(
             ModelFacts(
                 params=cost.params,
                 macs=cost.macs,
                 bytes=cost.bytes,
                 latency_ms=latency,
-                accuracy=None if split is None else accuracy(graph, split, threads=threads),
+                accuracy=right,
+                metrics=figures,
                 peak_memory=peak_memory(graph, batch=batch, threads=threads, seed=seed) if memory else None,
             )
         )
     return Benchmark(models=tuple(facts), verification=verification)
+
+
+def _judged(
+    graph: TraceGraph, split: Split | None, judge: Callable[[], Judge] | None, threads: int | None
+) -> tuple[float | None, Mapping[str, float | None] | None]:
+    """The accuracy of a model on a split and all metrics; None for what is not measured."""
+    if split is None:
+        return None, None
+    if judge is None:
+        right = accuracy(graph, split, threads=threads)
+        return right, {"top1": right}
+    found = measured(graph, split, judge(), threads=threads)
+    return found.accuracy(), found.values()
 
 
 def _fraction(part: int, whole: int) -> float:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from onnx_asgnas.report import numbers
 
 Row = tuple[str, ...]
 _Facts = Mapping[str, Any]
+_Quantity = tuple[
+    str,
+    Callable[[_Facts], "float | None"],
+    Callable[["float | None"], str],
+    Callable[["float | None", "float | None"], str],
+]
 
 
 def comparison_rows(facts: _Facts) -> list[Row]:
@@ -23,7 +30,7 @@ def comparison_rows(facts: _Facts) -> list[Row]:
     else:
         models = [facts["full"]] if facts["compact"] is None else [facts["full"], facts["compact"]]
         header = ("", "full", "compact", "change")[: 2 * len(models)]
-    rows = [_row(name, models, read, show, differ) for name, read, show, differ in _QUANTITIES]
+    rows = [_row(name, models, read, show, differ) for name, read, show, differ in (*_QUANTITIES, *_metrics(models))]
     ratio = facts.get("latency_ratio")
     if ratio is not None:
         rows = [(*row[:3], numbers.change(1, ratio)) if row and row[0] == _MEDIAN else row for row in rows]
@@ -43,6 +50,22 @@ def _row(
         return ()
     changes = (differ(*values),) if len(values) == 2 else ()
     return (name, *map(show, values), *changes)
+
+
+def _metrics(models: Sequence[_Facts]) -> Iterator[_Quantity]:
+    """The metrics beside the accuracy, by name."""
+    names = dict.fromkeys(name for model in models for name in model.get("metrics") or ())
+    accuracies = [model["accuracy"] for model in models]
+    for name in names:
+        read = functools.partial(_metric, name)
+        if name != "top1" or [read(model) for model in models] != accuracies:
+            differ = numbers.points if numbers.is_fraction(name) else numbers.change
+            yield name, read, functools.partial(numbers.metric, name), differ
+
+
+def _metric(name: str, model: _Facts) -> float | None:
+    value: float | None = (model.get("metrics") or {}).get(name)
+    return value
 
 
 def _latency(part: str) -> Callable[[_Facts], float | None]:

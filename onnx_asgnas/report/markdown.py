@@ -184,13 +184,18 @@ def _training(report: RunReport) -> Iterator[str]:
         f"Phase at the end of each epoch: {', '.join(phases)}."
     )
     shown = _spread(report.history, _MOST_EPOCHS)
-    header = ("epoch", "phase", "loss", "test accuracy", "groups at zero", "learning rate", "time")
+    figures = list(dict.fromkeys(name for row in report.history for name in row.get("metrics") or ("top1",)))
+    tests = ["test accuracy" if name == "top1" else f"test {name}" for name in figures]
+    header = ("epoch", "phase", "loss", *tests, "groups at zero", "learning rate", "time")
     rows = [
         (
             str(row["epoch"]),
             str(row["phase"]),
             f"{row['loss']:.4f}",
-            numbers.percent(row.get("accuracy")),
+            *(
+                numbers.metric(name, (row.get("metrics") or {"top1": row.get("accuracy")}).get(name))
+                for name in figures
+            ),
             str(row.get("groups_at_zero", numbers.DASH)),
             f"{row['lr']:.2g}" if row.get("lr") is not None else numbers.DASH,
             numbers.duration(row.get("seconds")),

@@ -40,8 +40,12 @@ def percent(fraction: float | None) -> str:
 
 def metric(name: str, value: float | None) -> str:
     """A metric of this name: fractions in percent, others to four digits."""
-    fraction = name.rpartition(".")[2] in _FRACTIONS
-    return percent(value) if fraction else DASH if value is None else f"{value:.4g}"
+    return percent(value) if is_fraction(name) else DASH if value is None else f"{value:.4g}"
+
+
+def is_fraction(name: str) -> bool:
+    """Is the metric of this name a fraction from 0 to 1?"""
+    return name.rpartition(".")[2] in _FRACTIONS
 
 
 def change(before: float | None, after: float | None) -> str:

@@ -7,8 +7,10 @@ import onnx
 import pytest
 
 from onnx_asgnas.errors import DataError
-from onnx_asgnas.evaluation import accuracy
+from onnx_asgnas.evaluation import accuracy, measured
 from onnx_asgnas.training.data import ArraySplit
+from onnx_asgnas.training.losses import objective
+from onnx_asgnas.training.metrics import Judge
 
 Parse = Callable[[str], onnx.ModelProto]
 
@@ -62,3 +64,14 @@ def test_no_samples(parse: Parse) -> None:
     model = parse("g (float[N,3] x) => (float[N,3] y) { y = Identity (x) }")
     with pytest.raises(DataError, match="no samples"):
         accuracy(model, as_split(SCORES[:0], LABELS[:0]))
+
+
+@pytest.mark.parametrize("batch", ["N", "2"])
+def test_a_judge_sees_every_sample_of_every_output_once(parse: Parse, batch: str) -> None:
+    model = parse(
+        f"g (float[{batch},3] x) => (float[{batch},3] y, float[{batch},3] z) {{ y = Identity (x) z = Neg (x) }}"
+    )
+    goal = objective("y=cross_entropy,z=mse?target=value", outputs=("y", "z"))
+    split = ArraySplit.from_arrays({"x": SCORES}, {"label": LABELS, "value": -SCORES + 2})
+    found = measured(model, split, Judge.of(goal), batch_size=3).values()
+    assert found == {"y.top1": pytest.approx(3 / 5), "z.mse": pytest.approx(4.0)}

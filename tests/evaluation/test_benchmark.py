@@ -146,7 +146,7 @@ def test_full_against_compact(pruned: Pruned) -> None:
     facts = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert set(facts) == {"full", "compact", "kept", "verified", "latency_ratio"}
     for model in (facts["full"], facts["compact"]):
-        assert set(model) == {"params", "macs", "bytes", "latency_ms", "accuracy", "peak_memory"}
+        assert set(model) == {"params", "macs", "bytes", "latency_ms", "accuracy", "metrics", "peak_memory"}
         assert set(model["latency_ms"]) == {"median", "p95"}
     assert facts["full"]["accuracy"] == facts["compact"]["accuracy"], "they are one function"
     assert facts["kept"] == {

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from onnx_asgnas.evaluation import Benchmark, Latency, ModelFacts
@@ -58,3 +59,16 @@ def test_one_model_and_several() -> None:
     several = comparison_rows(Benchmark(models=(FULL, COMPACT, COMPACT)).to_dict())
     assert several[0] == ("", "full", "model 1", "model 2")
     assert several[1] == ("parameters", "12,610", "4,890", "4,890")
+
+
+def test_metrics_stand_beside_the_accuracy_that_is_one_of_them() -> None:
+    models = (
+        replace(FULL, metrics={"top1": 0.831, "top5": 0.99, "perplexity": 12.0}),
+        replace(COMPACT, metrics={"top1": 0.829, "top5": 0.98, "perplexity": 15.0}),
+    )
+    rows = comparison_rows(Benchmark(models=models).to_dict())
+    assert rows[-3:] == [
+        ("accuracy", "83.1 %", "82.9 %", "−0.2 points"),
+        ("top5", "99.0 %", "98.0 %", "−1.0 points"),
+        ("perplexity", "12", "15", "+25.0 %"),
+    ]

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from onnx_asgnas.cli.app import app
-from onnx_asgnas.cli.options import Debug, Json, Mode, Protect, Strict
+from onnx_asgnas.cli.options import Debug, Gates, Json, Mode, Protect, Strict
 from onnx_asgnas.cli.screen import draw_table, print_json, say, shortened
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ _MOST_FAMILIES = 16
 def analyze(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX file.")],
     mode: Mode = "erase",
+    gates: Gates = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Keep the search space as JSON.")
     ] = None,
@@ -43,12 +44,16 @@ def analyze(
 
     onnx-asgnas analyze resnet50.onnx --mode prune --explain      # channels by layer, what stays and why
 
+    onnx-asgnas analyze unets.onnx --gates                        # skip connections and poolings too
+
     onnx-asgnas analyze unets.onnx --mode joint --html space.html # a page to look at, with both
     """
     from onnx_asgnas.graph import write_atomically
     from onnx_asgnas.space import analyze as analyze_model
+    from onnx_asgnas.space.gates import add_gates
 
-    space = analyze_model(model, mode=mode, protect=protect, strict=strict)  # type: ignore[arg-type]
+    source = add_gates(model) if gates else model
+    space = analyze_model(source, mode=mode, protect=protect, strict=strict)  # type: ignore[arg-type]
     if output is not None:
         write_atomically(output, space.to_json().encode())
     if html is not None:

@@ -88,8 +88,17 @@ def benchmark(
     full: Annotated[Path, typer.Argument(metavar="FULL", help="The model that the others are measured against.")],
     compact: Annotated[list[Path] | None, typer.Argument(metavar="[COMPACT]…", help="Models made from it.")] = None,
     data: Annotated[
-        str | None, typer.Option("--data", help="Measure accuracy on its test part: fashion-mnist-mini, npz:FILE, …")
+        str | None, typer.Option("--data", help="Measure metrics on its test part: fashion-mnist-mini, npz:FILE, …")
     ] = None,
+    loss: Annotated[
+        str, typer.Option("--loss", metavar="LOSS", help="Says what the targets are, as in search.")
+    ] = "cross_entropy",
+    metrics: Annotated[
+        str,
+        typer.Option(
+            "--metrics", metavar="NAMES", show_default="what fits the loss", help="As top1,top5; see search --help."
+        ),
+    ] = "",
     batch: Annotated[int, typer.Option(min=1, help="Batch of the latency runs.")] = 1,
     seconds: Annotated[float, typer.Option(min=0.01, help="Time for the latency of each model.")] = 2.0,
     memory: Annotated[bool, typer.Option("--memory", help="Measure peak memory, in a process for each model.")] = False,
@@ -98,7 +107,7 @@ def benchmark(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Measure models side by side: parameters, MACs, file size, latency in onnxruntime, accuracy where data is given.
+    """Measure models side by side: parameters, MACs, file size, latency in onnxruntime, metrics where data is given.
 
     The models are run in turn, so that the comparison holds on a noisy machine. A single COMPACT is verified too.
     """
@@ -107,16 +116,18 @@ def benchmark(
     from onnx_asgnas.graph import TraceGraph
 
     graphs = [TraceGraph.of(path) for path in [full, *(compact or [])]]
-    split = None
+    split = judge = None
     if data is not None:
-        from onnx_asgnas.runs import data_for
+        from onnx_asgnas.runs import data_for, judge_for
 
-        dataset = data_for(graphs[0].model, data)
+        dataset = data_for(graphs[0], data, loss)
+        judge = judge_for(graphs[0], loss, metrics)
         split = dataset.test or dataset.train
     verification = check(graphs[0].model, graphs[1].model, seed=seed) if len(graphs) == 2 else None
     facts = measure(
         *graphs,
         split=split,
+        judge=judge,
         verification=verification,
         batch=batch,
         threads=threads,

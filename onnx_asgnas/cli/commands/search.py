@@ -75,6 +75,7 @@ def search(
     compile: o.Compile = False,
     threads: o.EngineThreads = None,
     mode: o.Mode = "erase",
+    gates: o.Gates = False,
     round_to: o.RoundTo = 1,
     min_channels: o.MinChannels = 1,
     protect: o.Protect = [],  # noqa: B006
