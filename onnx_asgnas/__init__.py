@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from onnx_asgnas.pipeline import SearchResult, resume, search
     from onnx_asgnas.pruning import prune
     from onnx_asgnas.space import SearchSpace, analyze
+    from onnx_asgnas.space.gates import add_gates
     from onnx_asgnas.surgery import construct
     from onnx_asgnas.training.bridge import OnnxModule
     from onnx_asgnas.training.h2spg import H2SPG
@@ -29,6 +30,7 @@ _HOMES = {
     "SearchResult": "pipeline",
     "SearchSpace": "space",
     "Target": "config",
+    "add_gates": "space.gates",
     "analyze": "space",
     "benchmark": "evaluation",
     "construct": "surgery",
@@ -49,6 +51,7 @@ __all__ = [
     "SearchResult",
     "SearchSpace",
     "Target",
+    "add_gates",
     "analyze",
     "benchmark",
     "construct",

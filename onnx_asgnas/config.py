@@ -224,11 +224,13 @@ class SearchConfig(TrainConfig):
 
     Fractions `select_at` and `zero_at` are of all optimiser steps: when the redundant structures are chosen, and when
     they are at zero. `score` (of structures) and `channel_score` are names in the score registry, or several with
-    weights ("magnitude:1,cosine:1"). `round_to` and `min_channels` say how many channels layers keep.
+    weights ("magnitude:1,cosine:1"). `round_to` and `min_channels` say how many channels layers keep. `gates` makes
+    skip connections and poolings erasable (`add_gates`).
     """
 
     target: Target
     mode: Mode = "erase"
+    gates: bool = False
     round_to: int = 1
     min_channels: int = 1
     method: Method = "h2spg"
@@ -258,5 +260,10 @@ class SearchConfig(TrainConfig):
             raise InputError(
                 f"channel_score is {self.channel_score!r}, and mode erase removes no channels",
                 fix="Give it as score, or use mode prune or joint.",
+            )
+        if self.gates and self.mode == "prune":
+            raise InputError(
+                "gates make structures erasable, and mode prune removes channels only",
+                fix="Use mode erase or joint, or leave gates out.",
             )
         check_widths(self.mode, round_to=self.round_to, min_channels=self.min_channels)
