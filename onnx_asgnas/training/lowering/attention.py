@@ -77,6 +77,16 @@ def causal(site: Site, queries: Dim, keys: Dim, offset: Dim) -> Value:
     return columns <= rows
 
 
+def _window(site: Site, queries: Dim, keys: Dim, offset: Dim, until: int) -> Value | None:
+    """Which keys are near enough to a query: so many before it and `until` behind it, where that is not negative."""
+    rows, columns = site.range(queries).unsqueeze(1), site.range(keys).unsqueeze(0)
+    rows = rows + (offset if isinstance(offset, Value) else site.ints(offset))
+    since = site.attribute("left_window_size", -1)
+    before = columns >= rows - site.ints(since) if since >= 0 else None
+    after = columns <= rows + site.ints(until) if until >= 0 else None
+    return both(site, before, after)
+
+
 def both(site: Site, *masks: Value | None) -> Value | None:
     """Where all of these masks allow it."""
     given = [mask for mask in masks if mask is not None]
@@ -109,12 +119,9 @@ def rewrite_attention(site: Site) -> list[Value | None]:
     if lengths is not None:
         lengths = lengths.reshape(-1, 1, 1, 1)
         allowed = both(site, allowed, site.range(k.dim(2)) < lengths)
-    if site.attribute("is_causal", 0):
-        offset = past if lengths is None else lengths - site.lengths([q.dim(2)])
-        allowed = both(site, allowed, causal(site, q.dim(2), k.dim(2), offset))
-    windows = site.attribute("local_window_size", -1)
-    if windows not in (-1, None):
-        raise site.refusal("a local window is not handled")
+    offset = past if lengths is None else lengths - site.lengths([q.dim(2)])
+    until = 0 if site.attribute("is_causal", 0) else site.attribute("right_window_size", -1)
+    allowed = both(site, allowed, _window(site, q.dim(2), k.dim(2), offset, until))
     heads = Heads(
         q=q,
         k=repeated_heads(k, times),
@@ -152,7 +159,7 @@ def _standard_outputs(site: Site, heads: Heads, present: tuple[Value, Value], *,
     shown = None
     if site.wants(3):
         masked = biased if heads.allowed is None else site.where(heads.allowed, biased, -np.inf)
-        shown = [raw, masked, capped, weights][mode]
+        shown = [raw, capped, masked, weights][mode]
     keys, values = (x if site.wants(at) else None for at, x in ((1, present[0]), (2, present[1])))
     return [joined_heads(result) if flat else result, keys, values, shown]
 

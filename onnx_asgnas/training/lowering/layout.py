@@ -40,10 +40,11 @@ def rewrite_split(site: Site) -> list[Value | None]:
 def rewrite_gather(site: Site) -> Value:
     """Gather as it is, or of one place or of places in a row as a Slice, whose gradient is much faster."""
     x, index = site.input(0), site.input(1)
-    axis, places = site.axis(0, x.rank), index.constant
+    places = index.constant
+    if places is None or places.ndim > 1 or not places.size or site.graph.shapes.shape(x.name) is None:
+        return site.kept("Gather", x, index, axis=site.attribute("axis", 0))
+    axis = site.axis(0, x.rank)
     length = x.shape[axis]
-    if places is None or places.ndim > 1 or not places.size:
-        return site.kept("Gather", x, index, axis=axis)
     if length is None and (places < 0).any() and (places.size > 1 or places.item() != -1):
         return site.kept("Gather", x, index, axis=axis)
     first, count = int(places.flat[0]), places.size
@@ -254,9 +255,9 @@ def rewrite_tensor_scatter(site: Site) -> Value:
     return site.op("ScatterElements", cache, places.expand(*updates.dims()), updates, axis=axis)
 
 
-def reversed_along(x: Value, axis: int) -> Value:
-    """The entries of an axis from the last to the first."""
-    length = x.dim(axis)
+def reversed_along(x: Value, axis: int, length: Dim | None = None) -> Value:
+    """The entries of an axis from the last to the first; `length` is that of the axis where x does not tell it."""
+    length = x.dim(axis) if length is None else length
     if isinstance(length, int):
         back: NDArray[np.int64] | Value = np.arange(length)[::-1].copy()
     else:

@@ -50,7 +50,7 @@ def rewrite_layer_normalization(site: Site) -> list[Value]:
         axes = range(axis, x.rank)
         centred, deviation = _centred(x, axes, epsilon)
         result = centred / deviation * scale
-        return [result + site.input(2) if site.has(2) else result, x - centred, 1.0 / deviation]
+        return [result + site.input(2) if site.has(2) else result, x.mean(list(axes)), 1.0 / deviation]
     bias = site.input(2) if site.has(2) else site.filled(0.0, scale.dims(), x)
     return [site.kept("LayerNormalization", x, scale, bias, outputs=3, axis=axis - x.rank, epsilon=epsilon)]
 

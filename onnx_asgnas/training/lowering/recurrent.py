@@ -120,7 +120,7 @@ def _by_kernel(site: Site, kernel: str, outputs: int, states: int) -> list[Value
         result = site.ops(
             kernel, outputs, sequence, *own, None, *first, domain=MICROSOFT, hidden_size=site.attribute("hidden_size"), **extra
         )
-        steps = reversed_along(result[0], 0) if backward else result[0]
+        steps = reversed_along(result[0], 0, x.dim(0)) if backward else result[0]
         made.append([steps, *result[1 : 1 + states]])
     joined = [site.concat(list(parts), 1 if not at else 0) for at, parts in enumerate(zip(*made, strict=True))]
     return _laid_out(site, joined[0], joined[1:])

@@ -80,6 +80,13 @@ class Rewriting:
         """Does the engine have the runtime's recurrent layers for training."""
         return self._dialect.native(helper.make_node("LSTMTraining", [], [], domain=MICROSOFT))
 
+    def producer(self, name: str) -> onnx.NodeProto | None:
+        """The node that makes a tensor, None for what is given from outside."""
+        inner = {outer: made for made, outer in self._renamed.items()}
+        while name in inner:
+            name = inner[name]
+        return next((node for node in reversed(self._nodes) if name in node.output), None)
+
     def is_native(self, node: onnx.NodeProto) -> bool:
         """Does the engine differentiate this node as it stands."""
         return self._dialect.native(node)

@@ -163,7 +163,8 @@ def try_case(case: NodeCase, seed: int = 0) -> Answer:
         direction = {n: rng.normal(size=v.shape) for n, v in values.items()}
         slope = reference.slope(values, direction, loss, graph.wrt)
         found = sum(float((gradients[n].astype(np.float64) * direction[n]).sum()) for n in graph.wrt)
-        scale = max(abs(slope), 1e-2 * _size(gradients, direction, graph.wrt), 1e-6)
+        total = sum(float(np.abs(o * w).sum()) for o, w in zip(outputs, loss, strict=True) if w is not None)
+        scale = max(abs(slope), 1e-2 * _size(gradients, direction, graph.wrt), 1e-2 * np.nan_to_num(total), 1e-6)
         worst = abs(found - slope) / scale
         if not worst <= GRADIENT:
             return Answer("gradient", f"{found:.6g} for {slope:.6g}", worst)
