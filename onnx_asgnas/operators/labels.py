@@ -222,11 +222,14 @@ class LabelFlow:
         """The labels of one axis of a weight, which this node knows how to cut; none where it is computed otherwise."""
         name = self.node.input[position]
         tensor = self.book.graph.initializers.get(name)
-        if tensor is not None and tensor.data_type in _COUNTING:
-            return np.full(tensor.dims[axis] if tensor.dims else 1, -1, np.int64)
         if tensor is not None:
-            axis %= max(len(tensor.dims), 1)
-            return self.own_axis(position, axis, tensor.dims[axis] if tensor.dims else 1, kind)
+            dims = tensor.dims
+            axis %= len(dims) or 1
+            length = dims[axis] if dims else 1
+            if tensor.data_type in _COUNTING:
+                return np.full(length, -1, np.int64)
+            self.book.claims.add((self.index, name, axis))
+            return self.book.axis(name, axis, length, kind)
         size = self.size(position)
         length = size[axis] if size else 1
         factors = self.book.view(name) if self.is_weight(position) and size else None
