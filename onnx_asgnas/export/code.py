@@ -6,7 +6,7 @@ Trees can be compared, so that blocks of one form become one class, and laid out
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 Value: TypeAlias = "int | float | bool | str | None | tuple[Value, ...]"
@@ -25,6 +25,8 @@ class Lit:
 
     value: Value
     hint: str
+    default: Value = ""
+    """What the keyword that it is given as stands for where it is left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A line of the forward pass: what it gives, the code, where in the network it stands, and what it is called."""
+    """A line of the forward pass: what it gives, the code, where in the network it stands."""
 
     outputs: tuple[str, ...]
     code: Expression
@@ -93,9 +95,8 @@ class Step:
     """The constructor of the module that does the same, for the members of a Sequential."""
     data: str = ""
     """The tensor that such a module would be called on."""
-    hint: str = ""
-    host: bool = field(default=False)
-    """Is the value a Python number or a tuple of them rather than a tensor."""
+    host: int | None = None
+    """Where the value is no tensor: 0 for a Python number, 1 for a tuple of them."""
 
 
 def call(function: str, *arguments: Expression, **keywords: Expression) -> Call:

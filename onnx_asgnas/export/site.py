@@ -180,11 +180,8 @@ class Site:
 
     def step(self, code: Expression, *, module: Expression | None = None, rank: int | None = None) -> Step:
         """The line that gives this node's outputs; `rank` is given where they are Python numbers."""
-        names = tuple(name for name in self.node.output if name)
-        if len(names) != len(self.node.output):
-            names = tuple(self.node.output)
-        hint = self.node.op_type.lower()
-        return Step(names, code, self.scope, module, self.node.input[0] if self.node.input else "", hint, rank is not None)
+        data = self.node.input[0] if self.node.input else ""
+        return Step(tuple(self.node.output), code, self.scope, module, data, rank)
 
     def layer(self, make: Call, tensors: Mapping[str, Stored], *data: Expression, named: int | str = 1) -> Step:
         """A line that calls a submodule on the data; it is named after an initializer, given or at an input."""
@@ -216,9 +213,9 @@ def owner_path(initializer: str, scope: tuple[str, ...], op_type: str) -> tuple[
     return scope or (op_type.lower(),)
 
 
-def tuple_or_number(items: Sequence[int], hint: str) -> Lit:
+def tuple_or_number(items: Sequence[int], hint: str, default: Value = "") -> Lit:
     """A tuple as PyTorch takes it: one number where all are equal."""
-    return Lit(items[0] if len(set(items)) == 1 else tuple(items), hint)
+    return Lit(int(items[0]) if len(set(items)) == 1 else tuple(map(int, items)), hint, default)
 
 
 def dtype(kind: int) -> Code:

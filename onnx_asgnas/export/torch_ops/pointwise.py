@@ -163,7 +163,7 @@ def arithmetic(site: Site) -> Step:
     operator = _INFIX[site.node.op_type]
     if operator == "**" and site.dtype(0) != site.dtype(1) and not isinstance(right, Lit):
         right = method(right, "to", dtype(site.dtype(0)))
-    return site.step(infix(operator, left, right))
+    return site.step(call("torch.pow", left, right) if operator == "**" else infix(operator, left, right))
 
 
 def _operands(site: Site) -> tuple[Expression, Expression]:

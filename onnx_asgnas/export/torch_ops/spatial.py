@@ -68,17 +68,14 @@ def conv(site: Site) -> Step:
         if turned:
             raise site.refused("it pads differently before and after")
         data, half = _padded(site, pads), [0] * len(kernel)
-    settings: dict[str, Expression] = {}
-    if set(strides) != {1}:
-        settings["stride"] = tuple_or_number(strides, "stride")
-    if set(half) != {0}:
-        settings["padding"] = tuple_or_number(half, "padding")
+    settings: dict[str, Expression] = {
+        "stride": tuple_or_number(strides, "stride", 1),
+        "padding": tuple_or_number(half, "padding", 0),
+    }
     if turned and any(site.attribute("output_padding", [])):
         settings["output_padding"] = tuple_or_number(site.attribute("output_padding"), "output_padding")
-    if site.attribute("group", 1) != 1:
-        settings["groups"] = Lit(int(site.attribute("group")), "groups")
-    if set(dilations) != {1}:
-        settings["dilation"] = tuple_or_number(dilations, "dilation")
+    settings["groups"] = Lit(int(site.attribute("group", 1)), "groups", 1)
+    settings["dilation"] = tuple_or_number(dilations, "dilation", 1)
     if site.is_own(1) and (not site.has(2) or site.is_own(2)):
         return _conv_module(site, kernel, data, settings, turned)
     name = f"F.conv{'_transpose' if turned else ''}{len(kernel)}d"

@@ -1,0 +1,107 @@
+"""From the nodes of a network to steps: one line of PyTorch for each node, or for several that are one layer."""
+
+from __future__ import annotations
+
+import onnx_asgnas.export.torch_ops  # noqa: F401  (fills the registry)
+from onnx_asgnas.errors import UnsupportedOperatorError
+from onnx_asgnas.export.code import Code, Expression, Lit, Member, Own, Step, Stored, call, refs
+from onnx_asgnas.export.dtypes import torch_dtype
+from onnx_asgnas.export.fusion import fused_activations
+from onnx_asgnas.export.registry import writer_of
+from onnx_asgnas.export.scopes import Scope, scopes_of
+from onnx_asgnas.export.site import Site
+from onnx_asgnas.graph import TraceGraph
+from onnx_asgnas.operators import rules_of
+
+_FLOAT32 = 1
+
+
+def steps_of(graph: TraceGraph) -> list[Step]:
+    """The forward pass, weights that are read by themselves included.
+
+    Raises UnsupportedOperatorError with the names of all operators that cannot be written.
+    """
+    _refuse_unknown(graph)
+    scopes = scopes_of(graph)
+    fused = fused_activations(graph, scopes)
+    host: dict[str, int] = {}
+    done: set[int] = set()
+    steps: list[Step] = []
+    for index in range(len(graph.nodes)):
+        if index in fused:
+            step = fused[index]
+            if step is not None:
+                steps.append(step)
+            continue
+        if index in done:
+            continue
+        site = Site(graph, index, scopes[index], host)
+        writer = writer_of(site)
+        assert writer is not None
+        step = writer(site)
+        done |= site.absorbed
+        steps.append(step)
+        if step.host is not None:
+            host.update(dict.fromkeys(step.outputs, step.host))
+    return [*_weights(graph, steps), *steps]
+
+
+def _refuse_unknown(graph: TraceGraph) -> None:
+    unknown = {}
+    for index in range(len(graph.nodes)):
+        site = Site(graph, index, (), {})
+        if writer_of(site) is None:
+            unknown.setdefault(site.node.op_type, site.node.name)
+    if unknown:
+        names = ", ".join(f"{op_type} ({name!r})" for op_type, name in unknown.items())
+        raise UnsupportedOperatorError(
+            f"no PyTorch code can be written for: {names}",
+            fix="Run the network in onnxruntime, or train it as an OnnxModule.",
+            op_type=next(iter(unknown)),
+            op_types=tuple(unknown),
+        )
+
+
+def _weights(graph: TraceGraph, steps: list[Step]) -> list[Step]:
+    """A step for each initializer that code reads by its name, which is a parameter or a buffer."""
+    readers: dict[str, list[Scope]] = {}
+    for step in steps:
+        for name in refs(step.code):
+            if name in graph.initializers:
+                readers.setdefault(name, []).append(step.scope)
+    for name in graph.outputs:
+        if name in graph.initializers:
+            readers.setdefault(name, []).append(())
+    trained = _trained(graph)
+    return [_weight(graph, name, _common(scopes), name in trained) for name, scopes in readers.items()]
+
+
+def _weight(graph: TraceGraph, name: str, scope: Scope, trained: bool) -> Step:
+    tensor = graph.initializers[name]
+    sizes = tuple(Lit(int(n), "size") for n in tensor.dims)
+    shape: tuple[Expression, ...] = sizes or (Lit((), "shape"),)
+    kind = torch_dtype(tensor.data_type)
+    settings: dict[str, Expression] = {} if tensor.data_type == _FLOAT32 else {"dtype": Code(f"torch.{kind}")}
+    make = call("nn.Parameter" if trained else "nn.Buffer", call("torch.empty", *shape, **settings))
+    parts = tuple(name.replace("/", ".").strip(".").split("."))
+    return Step((name,), Own(Member(parts, make, {"": Stored(name)})), scope)
+
+
+def _trained(graph: TraceGraph) -> set[str]:
+    """The initializers that stand where an operator's parameters do."""
+    found = set()
+    for node, rule in zip(graph.nodes, rules_of(graph), strict=True):
+        for at in rule.parameters if rule is not None else ():
+            if at < len(node.input) and node.input[at] in graph.initializers:
+                name = node.input[at]
+                if torch_dtype(graph.initializers[name].data_type).startswith(("float", "bfloat")):
+                    found.add(name)
+    return found
+
+
+def _common(scopes: list[Scope]) -> Scope:
+    first, last = min(scopes), max(scopes)
+    length = next((at for at, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    return first[:length]
+
+
