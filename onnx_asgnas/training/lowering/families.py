@@ -13,6 +13,7 @@ from onnx_asgnas.training.lowering import (
     reduce,
     resampling,
     sampling,
+    signal,
     spatial,
 )
 
@@ -29,5 +30,6 @@ __all__ = [
     "reduce",
     "resampling",
     "sampling",
+    "signal",
     "spatial",
 ]

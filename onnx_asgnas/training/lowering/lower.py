@@ -92,7 +92,7 @@ def lower(
         statistics=statistics,
         wrt=tuple(name for name in wrt if name in path.tensors),
         outputs=outputs,
-        differentiable=tuple(name in path.tensors for name in outputs),
+        differentiable=tuple(name in path.tensors and rewriting.is_float(name) for name in outputs),
     )
 
 

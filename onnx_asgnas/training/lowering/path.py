@@ -79,10 +79,28 @@ def _carrying(op_type: str, opset: int) -> tuple[tuple[bool, ...] | None, tuple[
     def carries(formal: onnx.defs.OpSchema.FormalParameter) -> bool:
         types = kinds.get(formal.type_str, [formal.type_str])
         integer = op_type not in QUANTISING and not any(kind in text for text in types for kind in _FLOAT_TYPES)
-        return formal.differentiation_category != never and not integer
+        smooth = formal.differentiation_category != never or formal.name in SMOOTH.get(op_type, ())
+        return smooth and not integer
 
     return tuple(map(carries, schema.inputs)), tuple(map(carries, schema.outputs))
 
+
+SMOOTH: dict[str, tuple[str, ...]] = {
+    "AffineGrid": ("theta",),
+    "CausalConvWithState": ("past_state", "present_state"),
+    "DFT": ("input",),
+    "GRU": ("initial_h",),
+    "GridSample": ("grid",),
+    "LSTM": ("initial_h", "initial_c"),
+    "LinearAttention": ("past_state", "present_state"),
+    "Mod": ("B",),
+    "NegativeLogLikelihoodLoss": ("weight",),
+    "OneHot": ("values", "output"),
+    "RNN": ("initial_h",),
+    "STFT": ("signal", "window", "output"),
+    "SoftmaxCrossEntropyLoss": ("weights",),
+}
+"""Ends that the standard declares not to be differentiable, although they are."""
 
 QUANTISING = frozenset(
     {

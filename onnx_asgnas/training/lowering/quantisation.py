@@ -19,6 +19,12 @@ def rewrite_quantize(site: Site) -> Value:
     return site.kept("QuantizeLinear", *site.inputs(), **given)
 
 
+@rewrite("ConvInteger", "DynamicQuantizeLinear", "MatMulInteger", "QLinearConv", "QLinearMatMul")
+def rewrite_whole_numbers(site: Site) -> Value:
+    """Refused: no gradient flows through whole numbers, and leaving it out would be silent."""
+    raise site.refusal("it computes in whole numbers")
+
+
 @rewrite("DequantizeLinear")
 @rewrite("DequantizeLinear", domain=MICROSOFT)
 def rewrite_dequantize(site: Site) -> Value:

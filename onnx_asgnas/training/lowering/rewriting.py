@@ -17,7 +17,7 @@ from onnx_asgnas.graph.shapes import ShapeInference
 from onnx_asgnas.training.lowering.bodies import Body, body_of, is_known
 from onnx_asgnas.training.lowering.dialect import Dialect
 from onnx_asgnas.training.lowering.lifting import lifted
-from onnx_asgnas.training.lowering.path import QUANTISING, differentiable_ends
+from onnx_asgnas.training.lowering.path import differentiable_ends
 from onnx_asgnas.training.lowering.registry import MICROSOFT, PRIVATE, REWRITES, Rewrite
 from onnx_asgnas.training.lowering.site import Site, Value
 
@@ -87,6 +87,10 @@ class Rewriting:
             name = inner[name]
         return next((node for node in reversed(self._nodes) if name in node.output), None)
 
+    def is_float(self, name: str) -> bool:
+        """May the type of a tensor hold a gradient."""
+        return self.shapes.dtype(name) in _MAY_CARRY
+
     def is_native(self, node: onnx.NodeProto) -> bool:
         """Does the engine differentiate this node as it stands."""
         return self._dialect.native(node)
@@ -119,8 +123,11 @@ class Rewriting:
         self._infer(node)
         sources, targets = differentiable_ends(node, self.opset)
         if not self.reached.isdisjoint(sources):
-            quantising = node.op_type in QUANTISING
-            self.reached.update(n for n in targets if quantising or self.shapes.dtype(n) in _MAY_CARRY)
+            # whole numbers that stand for others carry a gradient too, and so does what is made of them
+            coded = node.op_type == "QuantizeLinear" or any(
+                name in self.reached and self.shapes.dtype(name) not in _MAY_CARRY for name in sources
+            )
+            self.reached.update(n for n in targets if coded or self.shapes.dtype(n) in _MAY_CARRY)
         self._nodes.append(node)
         if self._depth:
             self._inner.update(name for name in node.output if name)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onnx_asgnas.training.lowering.registry import rewrite
 from onnx_asgnas.training.lowering.site import Dim, Site, Value
@@ -40,6 +41,21 @@ def rewrite_grid_sample(site: Site) -> Value:
         total = term if total is None else total + term
     assert total is not None
     return total.reshape(*x.dims(0, 2), *grid.dims(1, grid.rank - 1))
+
+
+@rewrite("AffineGrid")
+def rewrite_affine_grid(site: Site) -> Value:
+    """The points of a regular grid, moved by theta: a product."""
+    theta = site.input(0)
+    sizes = [int(size) for size in site.fixed(1, "size")[2:]]
+    lines = []
+    for size in sizes:
+        steps = (np.arange(size) * 2 + 1) / size - 1
+        lines.append(np.linspace(-1, 1, size) if site.attribute("align_corners", 0) else steps)
+    axes = np.meshgrid(*lines, indexing="ij")
+    points = np.stack([*(axis.ravel() for axis in reversed(axes)), np.ones(int(np.prod(sizes)))], 1)
+    grid = site.constant(points.astype(theta.dtype)) @ theta.transpose(0, 2, 1)
+    return grid.reshape(theta.dim(0), *sizes, len(sizes))
 
 
 def _as_float(size: Dim, like: Value) -> Value | float:
@@ -113,3 +129,81 @@ def _pixels(flat: Value, places: Sequence[Value], sizes: Sequence[Dim], padding:
     wide = index.unsqueeze(1).expand(*flat.dims(0, 2), index.dim(1))
     values = site.op("GatherElements", flat, wide, axis=2)
     return values if inside is None else site.where(inside.unsqueeze(1), values, 0.0)
+
+
+@rewrite("RoiAlign")
+def rewrite_region_align(site: Site) -> Value:
+    """Means of points in each bin of each region: one matrix along each axis, made in the graph from the regions.
+
+    No gradient goes to the regions, as in torchvision.
+    """
+    x, regions, images = site.inputs()
+    ratio, scale = site.attribute("sampling_ratio", 0), site.attribute("spatial_scale", 1.0)
+    if site.attribute("mode", "avg") != "avg" or ratio <= 0:
+        raise site.refusal("only means over a fixed number of points are handled")
+    half = site.attribute("coordinate_transformation_mode", "half_pixel") == "half_pixel"
+    matrices = []
+    for name, axis, first in (("output_height", 2, 1), ("output_width", 3, 0)):
+        edges = [regions.detach().slice(1, at, at + 1) * scale - (0.5 if half else 0.0) for at in (first, first + 2)]
+        size = edges[1] - edges[0] if half else site.op("Max", edges[1] - edges[0], 1.0)
+        bins = site.attribute(name, 1)
+        steps = ((np.arange(bins * ratio) + 0.5) / (bins * ratio)).astype(x.dtype)
+        points = edges[0] + size * site.constant(steps)
+        weights = _tents(points, x.dim(axis))
+        matrices.append(weights.reshape(regions.dim(0), bins, ratio, x.dim(axis)).mean([2], keep=False).unsqueeze(1))
+    rows, columns = matrices
+    return rows @ x.gather(images, 0) @ columns.transpose(0, 1, 3, 2)
+
+
+def _tents(points: Value, size: Dim) -> Value:
+    """How much each pixel counts for a point on its axis: [R, points] to [R, points, size]; far outside nothing does."""
+    site, length = points.site, _as_float(size, points)
+    inside = site.op("And", points >= -1.0, points <= length)
+    place = site.op("Min", site.op("Max", points, 0.0), length - 1.0).unsqueeze(2)
+    weights = (1.0 - site.op("Abs", place - site.range(size).cast(points.dtype))).relu()
+    return weights * inside.unsqueeze(2).cast(points.dtype)
+
+
+@rewrite("DeformConv")
+def rewrite_deformable_conv(site: Site) -> Value:
+    """The pixels that each place of the kernel reads, gathered between the grid points, and one product."""
+    x, weight, offset = (site.input(at) for at in range(3))
+    kernel = [weight.fixed_size(axis, "kernel") for axis in range(2, weight.rank)]
+    count, taps = len(kernel), int(np.prod(kernel))
+    group, parts = site.attribute("group", 1), site.attribute("offset_group", 1)
+    result = [offset.fixed_size(axis, "offsets") for axis in range(2, offset.rank)]
+    area, channels, batch = int(np.prod(result)), x.fixed_size(1, "channels"), x.dim(0)
+    moved = offset.reshape(-1, taps, count, area)
+    corners = []
+    for at, base in enumerate(_regular_places(site, kernel, result)):
+        place = (moved.slice(2, at, at + 1).squeeze(2) + site.constant(base.astype(x.dtype))).reshape(-1, taps * area)
+        corners.append(_corners(place, "linear"))
+    sizes = [x.fixed_size(axis, "image") for axis in range(2, x.rank)]
+    flat = x.reshape(-1, channels // parts, int(np.prod(sizes)))
+    total = None
+    for chosen in product(*corners):
+        term = _pixels(flat, [place for place, _ in chosen], sizes, "zeros", True)
+        for _, near in chosen:
+            assert near is not None
+            term = term * near.unsqueeze(1)
+        total = term if total is None else total + term
+    assert total is not None
+    if site.has(4):
+        total = total * site.input(4).reshape(-1, 1, taps * area)
+    columns = total.reshape(batch, group, channels // group * taps, area)
+    outputs = weight.fixed_size(0, "kernel")
+    made = weight.reshape(group, outputs // group, channels // group * taps) @ columns
+    made = made.reshape(batch, outputs, *result)
+    return made + site.input(3).reshape(-1, *[1] * count) if site.has(3) else made
+
+
+def _regular_places(site: Site, kernel: Sequence[int], result: Sequence[int]) -> list[NDArray[np.float64]]:
+    """Where a convolution without offsets would read, along each axis: [taps, places]."""
+    count = len(kernel)
+    strides, dilations = (site.attribute(name, [1] * count) for name in ("strides", "dilations"))
+    pads = site.attribute("pads", [0] * (2 * count))
+    taps = np.meshgrid(*(np.arange(size) * step for size, step in zip(kernel, dilations, strict=True)), indexing="ij")
+    starts = np.meshgrid(*(np.arange(size) * step for size, step in zip(result, strides, strict=True)), indexing="ij")
+    return [
+        taps[at].ravel()[:, None] + starts[at].ravel()[None].astype(np.float64) - pads[at] for at in range(count)
+    ]

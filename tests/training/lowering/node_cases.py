@@ -22,6 +22,7 @@ from onnx_asgnas.graph import normalise
 from onnx_asgnas.graph.nodes import is_standard
 from onnx_asgnas.training.engines.ort_engine import OrtEngine
 from onnx_asgnas.training.lowering import TrainingGraph, lower
+from onnx_asgnas.training.lowering.path import SMOOTH
 
 FORWARD = 1e-5
 """Largest relative difference of outputs, in float32."""
@@ -29,7 +30,7 @@ GRADIENT = 1e-3
 """Largest relative difference of a directional derivative."""
 _STEP = 1e-6
 _WIDE_STEP = 3e-3
-_SINGLE = {"CausalConvWithState", "Erf", "Gelu", "GroupNormalization", "LayerNormalization"}
+_SINGLE = {"AffineGrid", "CausalConvWithState", "Erf", "Gelu", "GroupNormalization", "LayerNormalization"}
 """Operators that the reference evaluator computes in float32 whatever it is given: the difference is taken wider."""
 _NOISE = 0.02
 _FLOATS = {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16}
@@ -111,8 +112,13 @@ def _never_differentiated(node: onnx.NodeProto, model: onnx.ModelProto) -> set[s
     schema = onnx.defs.get_schema(node.op_type, version, node.domain)
     never = onnx.defs.OpSchema.DifferentiationCategory.NonDifferentiable
     last = len(schema.inputs) - 1
-    named = {n for at, n in enumerate(node.input) if schema.inputs[min(at, last)].differentiation_category == never}
-    return named | {name for at, name in enumerate(node.input) if at in _FIXED.get(node.op_type, ())}
+    fixed = set()
+    for at, name in enumerate(node.input):
+        formal = schema.inputs[min(at, last)]
+        smooth = formal.differentiation_category != never or formal.name in SMOOTH.get(node.op_type, ())
+        if not smooth or at in _FIXED.get(node.op_type, ()):
+            fixed.add(name)
+    return fixed
 
 
 _FIXED: dict[str, tuple[int, ...]] = {
@@ -246,13 +252,13 @@ class Reference:
     def __init__(self, model: onnx.ModelProto) -> None:
         wide = onnx.ModelProto()
         wide.CopyFrom(model)
+        self._single = model.graph.node[0].op_type in _SINGLE
         for value in (*wide.graph.input, *wide.graph.output):
             if value.type.tensor_type.elem_type in _FLOATS:
                 value.type.tensor_type.elem_type = TensorProto.DOUBLE
         for tensor in wide.graph.initializer:
             if tensor.data_type in _FLOATS and tensor.name not in _not_widened(wide):
                 tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float64), tensor.name))
-        self._single = model.graph.node[0].op_type in _SINGLE
         self._evaluator = ReferenceEvaluator(wide)
 
     def __call__(self, values: Arrays) -> list[NDArray[Any]]:
