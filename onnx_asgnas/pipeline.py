@@ -25,6 +25,7 @@ from onnx_asgnas.runs import (
     Listener,
     RunDirectory,
     data_for,
+    judge_for,
     loop_for,
     module_for,
     objective_for,
@@ -103,7 +104,12 @@ def _run_stages(
         verification = _verify(run, space, dataset)
         verification.require()
         comparison = benchmark(
-            run.trained, run.compact, split=dataset.test, verification=verification, threads=config.threads
+            run.trained,
+            run.compact,
+            split=dataset.test,
+            judge=judge_for(TraceGraph.of(run.source), config.loss, config.metrics),
+            verification=verification,
+            threads=config.threads,
         )
     report = _report(run, config, space, verification, comparison)
     write_report(run.path, report)
