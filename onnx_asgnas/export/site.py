@@ -180,14 +180,15 @@ class Site:
 
     def step(self, code: Expression, *, module: Expression | None = None, rank: int | None = None) -> Step:
         """The line that gives this node's outputs; `rank` is given where they are Python numbers."""
-        data = self.node.input[0] if self.node.input else ""
+        data = self.node.input[0] if self.node.input and self.node.input[0] not in self.host else ""
         return Step(tuple(self.node.output), code, self.scope, module, data, rank)
 
     def layer(self, make: Call, tensors: Mapping[str, Stored], *data: Expression, named: int | str = 1) -> Step:
         """A line that calls a submodule on the data; it is named after an initializer, given or at an input."""
         initializer = self.node.input[named] if isinstance(named, int) else named
         own = Own(Member(owner_path(initializer, self.scope, self.node.op_type), make, tensors))
-        return replace(self.step(Call(own, data)), module=own)
+        alone = data[0].tensor if len(data) == 1 and isinstance(data[0], Ref) else ""
+        return replace(self.step(Call(own, data)), module=own if alone else None, data=alone)
 
     def refused(self, reason: str) -> UnsupportedOperatorError:
         """The error for a form of the operator that cannot be written."""
