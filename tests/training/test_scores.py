@@ -249,6 +249,21 @@ def test_many_groups_are_measured_once_and_then_only_the_best() -> None:
     assert evaluate.calls <= 1 + 70 + 9 * 4
 
 
+def test_of_a_large_supernet_the_best_are_measured_again_after_several_choices() -> None:
+    count = 400
+    model = Additive([float(i + 1) for i in range(count)])
+    evaluate = Counted(model.loss)
+    probe = LossProbe(model, model.atoms(), evaluate)
+    chosen: tuple[int, ...] = ()
+    while len(chosen) < count // 2:
+        rises = probe.rises(chosen)
+        assert not rises[list(chosen)].any()
+        rises[list(chosen)] = np.inf
+        chosen = (*chosen, int(rises.argmin()))
+    assert chosen == tuple(range(count // 2))
+    assert evaluate.calls <= 1 + count + 9 * (count // 2) // 6
+
+
 def test_a_loss_that_is_not_finite_without_a_group_makes_that_group_the_last() -> None:
     model = Additive([1.0, 2.0, 4.0])
     probe = LossProbe(model, model.atoms(), lambda: math.nan if model.w[1] == 0 else model.loss())
