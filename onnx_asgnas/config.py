@@ -108,7 +108,9 @@ class TrainConfig:
 
     `loss`, `metrics`, `distill` and `schedule` are texts as the command line takes them. `lr` is the highest learning
     rate, `min_lr` the lowest after `warmup_epochs`. `clip_grad_norm` is the longest that the gradient of all weights
-    may be. `pretrained` says that the weights are trained already, which changes what `of` takes for granted.
+    may be. `micro_batch` is how many samples are computed at a time, `checkpoint_every` how many seconds may be lost
+    when the training is stopped. `pretrained` says that the weights are trained already, which changes what `of` takes
+    for granted.
     """
 
     data: str
@@ -127,6 +129,8 @@ class TrainConfig:
     warmup_epochs: float = 0.0
     min_lr: float = 0.0
     clip_grad_norm: float | None = None
+    micro_batch: int | None = None
+    checkpoint_every: float = 60.0
     freeze: tuple[str, ...] = ()
     train: tuple[str, ...] = ()
     freeze_bn: bool = False
@@ -147,6 +151,7 @@ class TrainConfig:
             ("weight_decay", 0, 1e6),
             ("min_lr", 0, 1e6),
             ("warmup_epochs", 0, 1e6),
+            ("checkpoint_every", 0, 1e6),
         ):
             value = getattr(self, name)
             if not low <= value <= high:
@@ -160,6 +165,8 @@ class TrainConfig:
             raise InputError(f"min_lr is {self.min_lr:g} and lr is {self.lr:g}", fix="Give a min_lr not above lr.")
         if self.clip_grad_norm is not None and not self.clip_grad_norm > 0:
             raise InputError(f"clip_grad_norm is {self.clip_grad_norm}", fix="Give a length above zero.")
+        if self.micro_batch is not None and self.micro_batch < 1:
+            raise InputError(f"micro_batch is {self.micro_batch}", fix="Give a number of samples, 1 or more.")
         self._one_of("variant", Variant)
         if self.autocast is not None:
             self._one_of("autocast", Autocast)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from onnx_asgnas.runs import (
     loop_for,
     module_for,
     objective_for,
-    tee,
     threads_of_torch,
     try_batch,
     versions,
@@ -30,7 +28,7 @@ from onnx_asgnas.runs import (
 from onnx_asgnas.training.bridge import OnnxModule
 from onnx_asgnas.training.checkpoint import Checkpoints
 from onnx_asgnas.training.data import Dataset
-from onnx_asgnas.training.loop import Event
+from onnx_asgnas.training.events import Event, EventLog
 from onnx_asgnas.training.losses import Objective
 from onnx_asgnas.training.metrics import Evaluation, evaluate
 
@@ -120,13 +118,11 @@ def _train(
     before: Evaluation | None,
     on_event: Listener | None,
 ) -> FineTuned:
-    with ExitStack() as stack:
-        checkpoints = None
-        if run is not None:
-            checkpoints = Checkpoints(run.checkpoints)
-            on_event = tee(on_event, stack.enter_context(run.events.open("a", encoding="utf-8")))
-        loop = loop_for(module, _optimizer(module, config), dataset, goal, config, on_event, checkpoints)
-        history = loop.run()
+    checkpoints = None
+    if run is not None:
+        checkpoints = Checkpoints(run.checkpoints)
+        on_event = EventLog(run.events, on_event)
+    history = loop_for(module, _optimizer(module, config), dataset, goal, config, on_event, checkpoints).run()
     after = _judged(module, goal, dataset, config)
     result = FineTuned(model=module.to_onnx(), history=history, before=before, after=after, config=config)
     if run is not None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 
 from onnx_asgnas.config import SearchConfig, Target
-from onnx_asgnas.errors import SpaceError
+from onnx_asgnas.errors import AsgnasError, SpaceError
 from onnx_asgnas.evaluation import Benchmark, Verification, benchmark, verify
 from onnx_asgnas.graph import ModelSource, TraceGraph, load_model, save_model, write_atomically
 from onnx_asgnas.report import RunReport, channel_fates, chosen_by_layer, write_report
@@ -29,20 +30,23 @@ from onnx_asgnas.runs import (
     loop_for,
     module_for,
     objective_for,
-    tee,
     threads_of_torch,
     try_batch,
     versions,
 )
-from onnx_asgnas.space import SearchSpace, analyze
+from onnx_asgnas.space import SearchSpace, Selection, analyze
 from onnx_asgnas.space.gates import add_gates
-from onnx_asgnas.surgery import construct
+from onnx_asgnas.surgery import construct, cut
 from onnx_asgnas.surgery.restoring import restored
 from onnx_asgnas.training.bridge import OnnxModule
 from onnx_asgnas.training.checkpoint import Checkpoints
 from onnx_asgnas.training.data import Dataset
+from onnx_asgnas.training.distributed import Processes, joined, own_device
+from onnx_asgnas.training.events import EventLog
 from onnx_asgnas.training.h2spg import H2SPG
-from onnx_asgnas.training.loop import loss_probe, steps_of
+from onnx_asgnas.training.loop import Rebuild, loss_probe, steps_of
+from onnx_asgnas.training.losses import Objective
+from onnx_asgnas.training.narrowing import Narrowed
 
 logger = logging.getLogger(__name__)
 
@@ -70,9 +74,48 @@ def search(
     `data` and the further options are those of SearchConfig. Everything is checked before the first file is written:
     a model, data set or target that does not fit raises an InputError and leaves nothing behind.
     """
-    config = SearchConfig.of(data=data, target=target, **options)
     run = RunDirectory(Path(run_dir))
     run.must_be_empty()
+    start = _started(model, SearchConfig.of(data=data, target=target, **options))
+    run.create(start.config, start.source, {run.space: start.space.to_json().encode()})
+    return _run_stages(run, start, on_event)
+
+
+def resume(run_dir: str | Path, *, on_event: Listener | None = None) -> SearchResult:
+    """Go on with a run that stopped, from its last checkpoint or at the stage that it was in."""
+    run = RunDirectory(Path(run_dir))
+    run.must_hold(run.config, run.source, run.space, start="onnx-asgnas search MODEL --data DATA TARGET -o RUN")
+    return _run_stages(run, _found(run), on_event)
+
+
+def assist(model: ModelSource, data: str, target: Target, *, run_dir: str | Path, **options: Any) -> None:
+    """What the other processes do while the first one calls `search` with the same arguments: train along."""
+    start = _started(model, SearchConfig.of(data=data, target=target, **options))
+    with threads_of_torch(start.config.threads):
+        _train(RunDirectory(Path(run_dir)), start, None)
+
+
+def assist_resume(run_dir: str | Path) -> None:
+    """What the other processes do while the first one calls `resume`."""
+    run = RunDirectory(Path(run_dir))
+    start = _found(run)
+    if not run.trained.exists():
+        with threads_of_torch(start.config.threads):
+            _train(run, start, None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """What the stages start from."""
+
+    config: SearchConfig
+    source: onnx.ModelProto
+    space: SearchSpace
+    dataset: Dataset
+
+
+def _started(model: ModelSource, config: SearchConfig) -> _Start:
+    """All that a new run needs, checked."""
     source = add_gates(model) if config.gates else load_model(model)
     graph = TraceGraph.of(source)
     module = module_for(graph, config)
@@ -80,25 +123,21 @@ def search(
     dataset = data_for(graph, config.data, config.loss)
     _check_before_training(space, config)
     try_batch(module, objective_for(module, config), dataset, config)
-    run.create(config, source, {run.space: space.to_json().encode()})
-    return _run_stages(run, config, space, dataset, on_event)
+    return _Start(config, source, space, dataset)
 
 
-def resume(run_dir: str | Path, *, on_event: Listener | None = None) -> SearchResult:
-    """Go on with a run that stopped, from its last checkpoint or at the stage that it was in."""
-    run = RunDirectory(Path(run_dir))
-    run.must_hold(run.config, run.source, run.space, start="onnx-asgnas search MODEL --data DATA TARGET -o RUN")
+def _found(run: RunDirectory) -> _Start:
+    """What a run directory holds."""
     config = SearchConfig.read(run.config)
-    space = SearchSpace.read(run.space, run.source)
-    return _run_stages(run, config, space, data_for(run.source, config.data, config.loss), on_event)
+    source = load_model(run.source)
+    return _Start(config, source, SearchSpace.read(run.space, source), data_for(source, config.data, config.loss))
 
 
-def _run_stages(
-    run: RunDirectory, config: SearchConfig, space: SearchSpace, dataset: Dataset, on_event: Listener | None
-) -> SearchResult:
+def _run_stages(run: RunDirectory, start: _Start, on_event: Listener | None) -> SearchResult:
+    config, space, dataset = start.config, start.space, start.dataset
     with threads_of_torch(config.threads):
         if not run.trained.exists():
-            _train(run, config, space, dataset, on_event)
+            _train(run, start, EventLog(run.events, on_event))
         if not run.compact.exists():
             save_model(construct(run.trained, space), run.compact)
         verification = _verify(run, space, dataset)
@@ -151,18 +190,51 @@ def _check_before_training(space: SearchSpace, config: SearchConfig) -> None:
     )
 
 
-def _train(
-    run: RunDirectory, config: SearchConfig, space: SearchSpace, dataset: Dataset, on_event: Listener | None
-) -> None:
-    torch.manual_seed(config.seed)
-    assert space.graph is not None
-    module = module_for(space.graph, config)
-    goal = objective_for(module, config)
-    optimizer = H2SPG(
+def _train(run: RunDirectory, start: _Start, on_event: Listener | None) -> None:
+    """Train, with the other processes if there are any; the first one writes what came of it."""
+    with joined(start.config.device) as processes:
+        config = replace(start.config, device=own_device(start.config.device))
+        torch.manual_seed(config.seed)
+        assert start.space.graph is not None
+        module = module_for(start.space.graph, config)
+        goal = objective_for(module, config)
+        optimizer = _optimizer(module, goal, start, processes)
+        loop = loop_for(
+            module,
+            optimizer,
+            start.dataset,
+            goal,
+            config,
+            on_event if processes.first else None,
+            Checkpoints(run.checkpoints),
+            rebuild=_rebuilding(start.space, config),
+            processes=processes,
+        )
+        history = loop.run()
+    if not processes.first:
+        return
+    facts = _choice(start.space, optimizer) | {
+        "history": [event.to_dict() for event in history],
+        "seconds": history[-1].seconds,
+        "timing": asdict(loop.timing),
+    }
+    write_atomically(run.training, (json.dumps(facts, indent=1) + "\n").encode())
+    save_model(module.to_onnx(), run.trained)
+
+
+def _optimizer(module: OnnxModule, goal: Objective, start: _Start, processes: Processes) -> H2SPG:
+    config = start.config
+
+    def agree(redundancy: NDArray[np.float64]) -> NDArray[np.float64]:
+        values = torch.from_numpy(redundancy.copy()).to(module.flat.device)
+        processes.as_first(values)
+        return values.cpu().numpy()
+
+    return H2SPG(
         module,
-        space,
+        start.space,
         target=config.target,
-        total_steps=steps_of(dataset, config.batch_size, config.epochs),
+        total_steps=steps_of(start.dataset, config.batch_size, config.epochs),
         variant=config.variant,
         lr=config.lr,
         momentum=config.momentum if config.variant == "sgd" else 0.0,
@@ -176,19 +248,34 @@ def _train(
         select_at=config.select_at,
         zero_at=config.zero_at,
         epsilon=config.epsilon,
-        evaluate=loss_probe(module, dataset.train, goal, config.seed),
+        evaluate=loss_probe(module, start.dataset.train, goal, config.seed, processes),
+        agree=agree,
         seed=config.seed,
     )
-    with run.events.open("a", encoding="utf-8") as file:
-        loop = loop_for(module, optimizer, dataset, goal, config, tee(on_event, file), Checkpoints(run.checkpoints))
-        history = loop.run()
-    facts = _choice(space, optimizer) | {
-        "history": [event.to_dict() for event in history],
-        "seconds": history[-1].seconds,
-        "timing": asdict(loop.timing),
-    }
-    write_atomically(run.training, (json.dumps(facts, indent=1) + "\n").encode())
-    save_model(module.to_onnx(), run.trained)
+
+
+def _rebuilding(space: SearchSpace, config: SearchConfig) -> Rebuild:
+    """What gives the loop the compact network, as a module with the same options."""
+
+    def rebuild(module: OnnxModule, selection: Selection) -> Narrowed | None:
+        count = len(space.candidates)
+        channels = None
+        if space.mode != "erase":
+            channels = np.zeros(space.channels.count, bool)
+            channels[[index - count for index in selection.chosen if index >= count]] = True
+        structures = [index for index in selection.chosen if index < count]
+        try:
+            graph = TraceGraph.of(module.to_onnx())
+            found = cut(space.bind(graph), graph, structures, channels, fold=False)
+            compact = TraceGraph.of(found.model)
+            names = [name for name, _ in module.named_parameters() if name in compact.initializers]
+            told = replace(config, freeze=(), train=tuple(map(escape, names)))
+            return Narrowed(module, module_for(compact, told), found.kept)
+        except AsgnasError as error:  # the run can end without
+            logger.warning("the last phase trains the whole network, since the compact one does not: %s", error)
+            return None
+
+    return rebuild
 
 
 def _choice(space: SearchSpace, optimizer: H2SPG) -> dict[str, Any]:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TextIO
 
 import onnx
 import torch
@@ -25,7 +22,9 @@ from onnx_asgnas.specs import parse_spec
 from onnx_asgnas.training.bridge import OnnxModule
 from onnx_asgnas.training.checkpoint import Checkpoints
 from onnx_asgnas.training.data import Dataset, model_inputs, open_data
-from onnx_asgnas.training.loop import Event, Loop
+from onnx_asgnas.training.distributed import ALONE, Processes
+from onnx_asgnas.training.events import Event
+from onnx_asgnas.training.loop import Loop, Rebuild
 from onnx_asgnas.training.losses import Objective, distilled, lesson, objective
 from onnx_asgnas.training.metrics import Judge
 from onnx_asgnas.training.schedules import LearningRate, learning_rate
@@ -198,6 +197,9 @@ def loop_for(
     config: TrainConfig,
     on_event: Listener | None,
     checkpoints: Checkpoints | None = None,
+    *,
+    rebuild: Rebuild | None = None,
+    processes: Processes = ALONE,
 ) -> Loop:
     """The loop that a configuration describes."""
     return Loop(
@@ -213,6 +215,10 @@ def loop_for(
         seed=config.seed,
         on_event=on_event or (lambda event: None),
         checkpoints=checkpoints,
+        checkpoint_every=config.checkpoint_every,
+        rebuild=rebuild,
+        micro_batch=config.micro_batch,
+        processes=processes,
     )
 
 
@@ -226,19 +232,6 @@ def try_batch(module: OnnxModule, goal: Objective, dataset: Dataset, config: Tra
         outputs = module(**inputs)
         goal(outputs, inputs, targets)
         judge.update(outputs, inputs, targets)
-
-
-def tee(on_event: Listener | None, file: TextIO) -> Listener:
-    """What writes events to a file of JSON lines, but those of single steps, and passes all of them on."""
-
-    def listen(event: Event) -> None:
-        if event.kind != "step":
-            file.write(json.dumps({"time": round(time.time(), 3), **event.to_dict()}) + "\n")
-            file.flush()
-        if on_event is not None:
-            on_event(event)
-
-    return listen
 
 
 def versions() -> dict[str, str]:

@@ -20,7 +20,7 @@ from onnx_asgnas.errors import (
     TargetError,
 )
 from onnx_asgnas.finetuning import finetune, resume_finetune
-from onnx_asgnas.training.loop import Event
+from onnx_asgnas.training.events import Event
 from tests.made_up import graph, images, network
 
 PLAIN = {"epochs": 3, "batch_size": 16, "lr": 0.02, "threads": 1}

@@ -214,6 +214,27 @@ WarmupEpochs = Annotated[
 MinLr = Annotated[
     float, typer.Option("--min-lr", metavar="X", help="It never falls below this.", rich_help_panel=_TRAINING)
 ]
+MicroBatch = Annotated[
+    int | None,
+    typer.Option(
+        "--micro-batch",
+        metavar="N",
+        min=1,
+        rich_help_panel=_TRAINING,
+        show_default="the whole batch",
+        help="Samples computed at a time, where a batch needs too much memory.",
+    ),
+]
+CheckpointEvery = Annotated[
+    float,
+    typer.Option(
+        "--checkpoint-every",
+        metavar="SECONDS",
+        min=0,
+        rich_help_panel=_TRAINING,
+        help="How often the state is saved, besides after each epoch.",
+    ),
+]
 ClipGradNorm = Annotated[
     float | None,
     typer.Option("--clip-grad-norm", metavar="X", help="Shorten longer gradients to this.", rich_help_panel=_TRAINING),

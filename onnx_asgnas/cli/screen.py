@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from onnx_asgnas.training.loop import Event
+    from onnx_asgnas.training.events import Event
 
 _out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)

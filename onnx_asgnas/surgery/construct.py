@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import onnx
@@ -27,6 +28,9 @@ from onnx_asgnas.surgery.sizes import SizeSurgery, leaving
 from onnx_asgnas.surgery.zeroing import zeroed
 
 logger = logging.getLogger(__name__)
+
+Kept: TypeAlias = "Mapping[str, Mapping[int, NDArray[np.int64]]]"
+"""Indices that are left, by initializer and axis."""
 
 
 def construct(
@@ -60,6 +64,26 @@ def remove(
     is a mask of its channel groups. What cannot leave with the others stays: a structure without which the network is
     cut through, and the last channel of a layer. `fold` as in `construct`.
     """
+    return cut(space, graph, structures, channels, fold=fold).model
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A model without some parts, and of each initializer that lost something: which indices of its axes are left."""
+
+    model: onnx.ModelProto
+    kept: Kept
+
+
+def cut(
+    space: SearchSpace,
+    graph: TraceGraph,
+    structures: Sequence[int],
+    channels: NDArray[np.bool_] | None = None,
+    *,
+    fold: bool = True,
+) -> Cut:
+    """See `remove`; also says what is left of the initializers, which holds with `fold` off."""
     state, removed = _erase(space, structures)
     gone = space.labels_of(() if state is None else state.erased)
     chosen = list(structures)
@@ -69,13 +93,14 @@ def remove(
         gone |= space.channels.labels(channels)
         chosen += (np.flatnonzero(channels) + len(space.candidates)).tolist()
     if not removed and not gone.any():
-        return graph.model
+        return Cut(graph.model, {})
     logger.info("removing %d structures and %d channel labels", len(removed), int(gone.sum()))
-    model = _Surgery(graph, state, space.parts.coupling.book, gone, lambda: zeroed(space, graph, chosen)).perform()
+    surgery = _Surgery(graph, state, space.parts.coupling.book, gone, lambda: zeroed(space, graph, chosen))
+    model = surgery.perform()
     if fold:
         fold_gates(model)
     _check(model)
-    return model
+    return Cut(model, surgery.kept())
 
 
 def zero_structures(space: SearchSpace, graph: TraceGraph) -> tuple[int, ...]:
@@ -203,14 +228,22 @@ class _Surgery:
                 for axis in labelled.long:
                     values[name] = values[name].compress(~leaving(labelled.along(axis), self.gone), axis=axis)
 
-    def _slice(self) -> dict[str, NDArray[np.generic]]:
-        changed: dict[str, NDArray[np.generic]] = {}
+    def kept(self) -> Kept:
+        """Which indices are left of the initializers that stay and lose some, by axis."""
+        result: dict[str, dict[int, NDArray[np.int64]]] = {}
         for axis in self.book.axes.values():
             lost = self.gone[axis.start : axis.start + axis.length]
-            if axis.kind is Kind.SOURCE or not lost.any() or self._is_gone(axis.owner):
-                continue
-            values = changed[axis.owner] if axis.owner in changed else self.graph.array(axis.owner)
-            changed[axis.owner] = np.ascontiguousarray(values.compress(~lost, axis=axis.axis))
+            if axis.kind is not Kind.SOURCE and lost.any() and not self._is_gone(axis.owner):
+                result.setdefault(axis.owner, {})[axis.axis] = np.flatnonzero(~lost)
+        return result
+
+    def _slice(self) -> dict[str, NDArray[np.generic]]:
+        changed: dict[str, NDArray[np.generic]] = {}
+        for name, axes in self.kept().items():
+            values = self.graph.array(name)
+            for axis, left in axes.items():
+                values = values.take(left, axis=axis)
+            changed[name] = np.ascontiguousarray(values)
         return changed
 
     def _assemble(self, work: gs.Graph, changed: dict[str, NDArray[np.generic]], sizes: SizeSurgery) -> onnx.ModelProto:

@@ -11,6 +11,7 @@ valid. `hesso` brings the chosen groups to zero by its progressive schedule inst
 from __future__ import annotations
 
 import dataclasses
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +29,7 @@ from onnx_asgnas.space import SearchSpace, Selection
 from onnx_asgnas.training.group_rank import GroupRank
 from onnx_asgnas.training.groups import GroupAtoms, ZeroPart
 from onnx_asgnas.training.loss_probe import LossProbe
+from onnx_asgnas.training.narrowing import Narrowed
 from onnx_asgnas.training.phases import Phase, Schedule
 from onnx_asgnas.training.scores import Statistics
 
@@ -75,9 +77,9 @@ class H2SPG(torch.optim.Optimizer):
     The run has `total_steps` steps. After the fraction `select_at` of them `space.choose` picks the redundant groups,
     structures by `score` and channels by `channel_score` (see `onnx_asgnas.training.scores`; their moving averages have
     the momentum `score_momentum`). A score that measures the loss, which channels are too many for, calls `evaluate`:
-    it gives the loss on a few batches, forward only, with the model's weights as they then stand; in distributed
-    training it has to give the same number everywhere. Of a layer's channels a multiple of `round_to` stays, and at
-    least `min_channels`.
+    it gives the loss on a few batches, forward only, with the model's weights as they then stand. Where several
+    processes train, `agree` gives each the redundancy that the first one found. Of a layer's channels a multiple of
+    `round_to` stays, and at least `min_channels`.
 
     From then on a redundant group x takes the trial step x̂ = x - α d - α λ x/‖x‖, and becomes zero for good, its
     momentum too, when ⟨x̂, x⟩ < `epsilon` ‖x‖². In the last part, `shrink`, of the phase what is left is scaled to
@@ -109,6 +111,7 @@ class H2SPG(torch.optim.Optimizer):
         channel_score: str | Mapping[str, float] = CHANNEL_SCORE,
         score_momentum: float = 0.9,
         evaluate: Callable[[], float] | None = None,
+        agree: Callable[[FloatArray], FloatArray] = lambda redundancy: redundancy,
         select_at: float = 0.1,
         zero_at: float = 0.15,
         shrink: float = 0.5,
@@ -137,6 +140,8 @@ class H2SPG(torch.optim.Optimizer):
         self._method = method
         self._hierarchy = method != "dhspg" if hierarchy is None else hierarchy
         self._evaluate = evaluate
+        self._agree = agree
+        self._narrowed: Narrowed | None = None
         self._epsilon = epsilon
         self._penalty = _PENALTIES[variant] if variant in _PENALTIES else Penalty(0, 0, 0)
         self._seed = seed
@@ -221,21 +226,45 @@ class H2SPG(torch.optim.Optimizer):
                 self._rank.sample(Statistics(self._atoms, parameters, _gradients(parameters), self._seed))
             if self._steps >= self.schedule.select:
                 self._select()
-        if self.phase is Phase.HYBRID:
+        if self._narrowed is not None:
+            self._plain_step()
+            self._narrowed.fill(self._plain.state)
+        elif self.phase is Phase.HYBRID:
             self._hybrid_step()
         else:
             self._plain_step()
         for part in self._zero_parts:
-            if part.axis is not None:  # a tensor that is all zero was skipped
+            if part.axis is not None and self._narrowed is None:  # a tensor that is all zero was skipped
                 self._fill(part)
         self._steps += 1
         return loss
 
+    def narrow(self, narrowed: Narrowed) -> None:
+        """Take the steps on a compact network from now on, whose weights are parts of the model's.
+
+        It goes on where the whole one stood. The model's own weights then stay as they are, until
+        `Narrowed.write_back`. Only in the last phase, where what is not in the compact network trains no more.
+        """
+        if self.phase is not Phase.CONVERGE:
+            raise InputError("there are groups that are not at zero yet", fix="Narrow in the last phase.")
+        self._narrowed = narrowed
+        narrowed.hold_at_zero(self._zero_parts)
+        self._plain.state = narrowed.state(self.state)
+        self.state = defaultdict(dict)
+
+    def widen(self) -> None:
+        """Take the steps on the model again, whose weights are up to date."""
+        if self._narrowed is not None:
+            self.state = self._plain.state = self._narrowed.whole_state(self._plain.state)
+            self._narrowed = None
+
     def _plain_step(self) -> None:
-        """Torch's own step on all but what is skipped."""
-        skipped = self._skipped
+        """Torch's own step on all but what is skipped, or on what the compact network has."""
+        skipped, narrowed = self._skipped, self._narrowed
         self._plain.param_groups = [
-            {**group, "params": [p for p in group["params"] if id(p) not in skipped]} for group in self.param_groups
+            {**group, "params": wanted if narrowed is None else narrowed.parameters(wanted)}
+            for group in self.param_groups
+            for wanted in ([p for p in group["params"] if id(p) not in skipped],)
         ]
         self._plain.step()
 
@@ -248,7 +277,7 @@ class H2SPG(torch.optim.Optimizer):
         redundancy = np.zeros(self._atoms.n_groups)
 
         def rank(chosen: tuple[int, ...]) -> FloatArray:
-            values = self._rank(chosen, probe)
+            values = self._agree(self._rank(chosen, probe))
             if not np.isfinite(values).all():
                 raise NonFiniteError(
                     f"the redundancy score {self._rank} is not finite at step {self._steps}",
@@ -328,8 +357,15 @@ class H2SPG(torch.optim.Optimizer):
                 part.fill(value)
 
     def state_dict(self) -> dict[str, Any]:
-        """Torch's state of the variant, and under "h2spg" what the phases need; all of it plain data and tensors."""
+        """Torch's state of the variant, and under "h2spg" what the phases need; all of it plain data and tensors.
+
+        It is that of the whole model, also where the steps are taken on a compact one.
+        """
+        if self._narrowed is not None:
+            self.state = self._narrowed.whole_state(self._plain.state)
         state = super().state_dict()
+        if self._narrowed is not None:
+            self.state = defaultdict(dict)
         state["h2spg"] = {
             "groups": [group.name for group in self._space.groups],
             "steps": self._steps,
@@ -353,6 +389,7 @@ class H2SPG(torch.optim.Optimizer):
         if own["groups"] != [group.name for group in self._space.groups]:
             raise SpaceError("the state belongs to another search space", fix="Use the space that it was saved with.")
         super().load_state_dict(state_dict)
+        self._narrowed = None
         self._plain.state = self.state
         self._steps = own["steps"]
         self.schedule = Schedule(**own["schedule"])

@@ -3,73 +3,42 @@
 from __future__ import annotations
 
 import math
-import signal
-import threading
+import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import islice
-from types import FrameType
-from typing import Any
 
+import numpy as np
 import torch
 
-from onnx_asgnas.errors import NonFiniteError
+from onnx_asgnas.errors import InputError, NonFiniteError
+from onnx_asgnas.space import Selection
 from onnx_asgnas.training.bridge import OnnxModule
 from onnx_asgnas.training.checkpoint import Checkpoints
-from onnx_asgnas.training.data import Batch, Dataset, Split, Targets
-from onnx_asgnas.training.h2spg import H2SPG
+from onnx_asgnas.training.data import Batch, Dataset, Split
+from onnx_asgnas.training.data.prefetch import prefetched
+from onnx_asgnas.training.distributed import ALONE, Processes
+from onnx_asgnas.training.events import Event, Timing
+from onnx_asgnas.training.gradients import Parts
+from onnx_asgnas.training.h2spg import H2SPG, Phase
+from onnx_asgnas.training.interrupts import deferred_interrupts
 from onnx_asgnas.training.losses import Objective
 from onnx_asgnas.training.metrics import Evaluation, evaluate
+from onnx_asgnas.training.narrowing import Narrowed
 from onnx_asgnas.training.schedules import LearningRate
+
+__all__ = ["Event", "Loop", "Rebuild", "Timing", "loss_probe", "steps_of"]
 
 _PROBE_BATCHES, _PROBE_BATCH = 4, 256
 _PROBE_EPOCH = 2**31 - 1
 """An epoch that no run reaches: its order gives the batches that a measured score looks at."""
-_CHECKPOINT_SECONDS = 60.0
+CHECKPOINT_SECONDS = 60.0
 _EVENT_SECONDS = 0.1
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Event:
-    """Something that happened in training; `kind` is "step", "epoch", "phase" or "end".
-
-    `loss` is the mean over the epoch so far (a step) or the whole epoch. `accuracy` is the fraction right on the test
-    data, None until the first epoch's end and where targets are no labels; `metrics` are all figures on it by name.
-    """
-
-    kind: str
-    step: int
-    total_steps: int
-    epoch: int
-    epochs: int
-    phase: str
-    loss: float
-    accuracy: float | None = None
-    metrics: dict[str, float | None] = field(default_factory=dict)
-    test_loss: float | None = None
-    groups_at_zero: int = 0
-    groups_chosen: int = 0
-    lr: float = 0.0
-    seconds: float = 0.0
-
-    def to_dict(self) -> dict[str, Any]:
-        """The event as plain data."""
-        return asdict(self)
-
-
-@dataclass(slots=True)
-class Timing:
-    """Seconds that the steps of this process spent waiting for data, and in each part of the work.
-
-    `forward` holds the loss, `optimizer` the selection with its evaluations.
-    """
-
-    data: float = 0.0
-    forward: float = 0.0
-    backward: float = 0.0
-    optimizer: float = 0.0
+Rebuild = Callable[[OnnxModule, Selection], Narrowed | None]
+"""What makes the compact network of a module and a selection whose groups are at zero; None where it cannot."""
 
 
 def steps_of(dataset: Dataset, batch_size: int, epochs: int) -> int:
@@ -77,11 +46,13 @@ def steps_of(dataset: Dataset, batch_size: int, epochs: int) -> int:
     return dataset.train.steps(batch_size, shuffle=True) * epochs
 
 
-def loss_probe(module: OnnxModule, split: Split, loss: Objective, seed: int) -> Callable[[], float]:
+def loss_probe(
+    module: OnnxModule, split: Split, loss: Objective, seed: int, processes: Processes = ALONE
+) -> Callable[[], float]:
     """What a measured score calls: the mean loss on a few fixed training batches, forward only.
 
     Batch normalisation takes the batches' own statistics, since the running ones are those of the network before
-    anything was removed.
+    anything was removed. Several processes share the batches.
     """
     batches: list[Batch] = []
 
@@ -90,34 +61,15 @@ def loss_probe(module: OnnxModule, split: Split, loss: Objective, seed: int) -> 
             batches.extend(
                 islice(split.batches(_PROBE_BATCH, shuffle=True, seed=seed, epoch=_PROBE_EPOCH), _PROBE_BATCHES)
             )
+        losses = torch.zeros(len(batches), dtype=torch.float64)
         with torch.no_grad():
-            losses = [float(loss.hard(module(**inputs), inputs, target)) for inputs, target in batches]
-        return sum(losses) / len(losses)
+            for place in processes.mine(range(len(batches))):
+                inputs, targets = batches[place]
+                losses[place] = float(loss.hard(module(**inputs), inputs, targets))
+        (losses,) = processes.add([losses])
+        return float(losses.sum()) / len(batches)
 
     return measure
-
-
-@contextmanager
-def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Keep the first Ctrl-C until the step is done, since in its middle statistics and weights do not belong together.
-
-    Gives a function that says whether there was one. Where another thread than the main one trains, nothing changes.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    asked = threading.Event()
-    before = signal.getsignal(signal.SIGINT)
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        asked.set()
-        signal.signal(signal.SIGINT, before)
-
-    signal.signal(signal.SIGINT, ask)
-    try:
-        yield asked.is_set
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @dataclass(slots=True)
@@ -125,7 +77,13 @@ class Loop:
     """Trains a module for a number of epochs, from the start or from a checkpoint.
 
     With the same seed, threads and engine a run that was interrupted and resumed gives the same bits as one that was
-    not: the order of the data depends on seed and epoch alone, everything else is in the checkpoint.
+    not: the order of the data depends on seed and epoch alone, everything else is in the checkpoint. The generators of
+    random numbers of torch, numpy and Python start anew with each epoch, for data sources that draw from them.
+
+    Once all chosen groups of an H2SPG are at zero, `rebuild` makes the compact network, and the rest of the training
+    runs on that, at its cost. `module` has its weights again when the run ends, and in every checkpoint.
+
+    `micro_batch` and `processes` are explained at `Parts`. All processes call `run`; the first one keeps checkpoints.
     """
 
     module: OnnxModule
@@ -140,11 +98,17 @@ class Loop:
     seed: int = 0
     on_event: Callable[[Event], None] = lambda event: None
     checkpoints: Checkpoints | None = None
+    checkpoint_every: float = CHECKPOINT_SECONDS
+    rebuild: Rebuild | None = None
+    micro_batch: int | None = None
+    processes: Processes = ALONE
     history: list[Event] = field(default_factory=list)
     timing: Timing = field(default_factory=Timing)
     _steps_per_epoch: int = field(init=False)
     _base_lr: float = field(init=False)
     _last_phase: str = field(init=False)
+    _parts: Parts = field(init=False)
+    _narrowed: Narrowed | None = None
     _step: int = 0
     _loss_sum: float = 0.0
     _seconds: float = 0.0
@@ -155,88 +119,131 @@ class Loop:
         self._steps_per_epoch = self.dataset.train.steps(self.batch_size, shuffle=True)
         self._base_lr = float(self.optimizer.param_groups[0]["lr"])
         self._last_phase = self._phase()
+        self._parts = Parts(micro_batch=self.micro_batch, processes=self.processes)
+        if self.batch_size < self.processes.count:
+            raise InputError(
+                f"a batch of {self.batch_size} cannot be shared among {self.processes.count} processes",
+                fix="Give a larger --batch-size.",
+            )
 
     @property
     def total_steps(self) -> int:
         """How many optimiser steps the whole run has."""
         return self._steps_per_epoch * self.epochs
 
+    @property
+    def working(self) -> OnnxModule:
+        """The network that trains: the whole one, or in the last phase the compact one."""
+        return self.module if self._narrowed is None else self._narrowed.module
+
     def run(self) -> list[Event]:
         """Train to the end; gives the event of each epoch.
 
         Raises NonFiniteError, naming the step, when the loss or a weight is no number; the last checkpoint is then from
-        before. Ctrl-C lets the step finish, saves the state, and then raises KeyboardInterrupt; a second one raises it
-        at once.
+        before. Ctrl-C or SIGTERM lets the step finish, saves the state, and then raises KeyboardInterrupt; a second one
+        acts at once.
         """
         self._restore()
         started = time.monotonic() - self._seconds
         self._saved_at = time.monotonic()
-        self.module.train()
-        with _deferred_interrupt() as interrupted:
-            for epoch in range(self._step // self._steps_per_epoch, self.epochs):
-                for inputs, target in self._batches(epoch):
-                    self._one_step(inputs, target)
-                    self._seconds = time.monotonic() - started
-                    self._after_step(epoch)
-                    if interrupted():
-                        self._save()
-                        raise KeyboardInterrupt
-                self._end_epoch(epoch)
+        first, stop = self._step // self._steps_per_epoch, False
+        self.on_event(self._event("start", min(first, self.epochs - 1)))
+        with deferred_interrupts() as interrupted:
+            for epoch in range(first, self.epochs):
+                with self._batches(epoch) as batches:
+                    for batch in batches:
+                        stop = self._one_step(batch, interrupted)
+                        self._seconds = time.monotonic() - started
+                        self._after_step(epoch)
+                        if stop or self._step == (epoch + 1) * self._steps_per_epoch:
+                            break
+                if self._step == (epoch + 1) * self._steps_per_epoch:
+                    self._end_epoch(epoch)
                 self._seconds = time.monotonic() - started
                 self._save()
+                if stop:
+                    raise KeyboardInterrupt
+        self._widen()
         return self.history
 
-    def _batches(self, epoch: int) -> Iterator[Batch]:
-        """The batches of an epoch that are still to come."""
+    @contextmanager
+    def _batches(self, epoch: int) -> Iterator[Iterator[Batch]]:
+        """The batches of an epoch that are still to come, made ahead of their use."""
+        _start_random_numbers(self.seed, epoch)
         done = self._step - epoch * self._steps_per_epoch
         batches = self.dataset.train.batches(self.batch_size, shuffle=True, seed=self.seed, epoch=epoch)
+        with prefetched(islice(batches, done, None)) as ready:
+            yield self._timed(ready)
+
+    def _timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         asked = time.perf_counter()
-        for batch in islice(batches, done, None):
+        for batch in batches:
             self.timing.data += time.perf_counter() - asked
             yield batch
             asked = time.perf_counter()
 
-    def _one_step(self, inputs: dict[str, torch.Tensor], target: Targets) -> None:
-        clock = time.perf_counter
+    def _one_step(self, batch: Batch, interrupted: Callable[[], bool]) -> bool:
+        """One step of the optimiser; whether the training is to stop behind it."""
         self._set_lr()
-        t0 = clock()
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = self.loss(self.module(**inputs), inputs, target)
-        t1 = clock()
-        value = float(loss.detach())
+        module = self.working.train()
+        value, stop = self._parts.gradients(module, self.loss, batch, self.timing, stop=interrupted())
         if not math.isfinite(value):
             raise self._not_finite(f"the loss is {value}")
-        loss.backward()  # type: ignore[no-untyped-call]
+        began = time.perf_counter()
         if self.clip_grad_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.clip_grad_norm)
-        t2 = clock()
+            torch.nn.utils.clip_grad_norm_(module.parameters(), self.clip_grad_norm)
         self.optimizer.step()
-        t3 = clock()
         self._step += 1
         self._loss_sum += value
-        self.timing.forward += t1 - t0
-        self.timing.backward += t2 - t1
-        self.timing.optimizer += t3 - t2
+        self.timing.optimizer += time.perf_counter() - began
+        return stop or (interrupted() and not self.processes.several)
 
     def _after_step(self, epoch: int) -> None:
         now = time.monotonic()
         phase = self._phase()
         if phase != self._last_phase:
             self._last_phase = phase
+            if phase == Phase.HYBRID.value:
+                self._must_agree()
             self.on_event(self._event("phase", epoch))
+        self._narrow()
         if now - self._told_at > _EVENT_SECONDS:
             self._told_at = now
             self.on_event(self._event("step", epoch))
-        if now - self._saved_at > _CHECKPOINT_SECONDS:
+        at_end = self._step == (epoch + 1) * self._steps_per_epoch  # where the state is saved anyway
+        if self.processes.first and not at_end and now - self._saved_at > self.checkpoint_every:
             self._save()
 
     def _end_epoch(self, epoch: int) -> None:
+        self._must_agree()
         test = self.dataset.test
-        found = evaluate(self.module, test, self.loss, self.metrics) if test is not None else None
+        found = evaluate(self.working, test, self.loss, self.metrics) if test is not None else None
         event = self._event("epoch", epoch, found)
         self.history.append(event)
         self._loss_sum = 0.0
         self.on_event(event)
+
+    def _must_agree(self) -> None:
+        self.processes.must_agree(f"the weights after step {self._step}", self.working.flat)
+
+    def _narrow(self) -> None:
+        """Train the compact network from here on, if there is one and something is left to do."""
+        optimizer = self.optimizer
+        if self.rebuild is None or self._step >= self.total_steps:
+            return
+        if isinstance(optimizer, H2SPG) and optimizer.phase is Phase.CONVERGE and optimizer.selection is not None:
+            self.module.zero_grad(set_to_none=True)
+            self._narrowed = self.rebuild(self.module, optimizer.selection)
+            self.rebuild = None
+            if self._narrowed is not None:
+                optimizer.narrow(self._narrowed)
+
+    def _widen(self) -> None:
+        if self._narrowed is not None:
+            self._narrowed.write_back()
+            self._narrowed = None
+            assert isinstance(self.optimizer, H2SPG)
+            self.optimizer.widen()
 
     def _event(self, kind: str, epoch: int, found: Evaluation | None = None) -> Event:
         in_epoch = max(1, self._step - epoch * self._steps_per_epoch)
@@ -270,10 +277,12 @@ class Loop:
             group["lr"] = self._base_lr * factor
 
     def _save(self) -> None:
-        if self.checkpoints is None:
-            return
-        if not bool(torch.isfinite(self.module.flat).all()):
+        if not bool(torch.isfinite(self.working.flat).all()):
             raise self._not_finite("a weight is not a finite number")
+        if self.checkpoints is None or not self.processes.first:
+            return
+        if self._narrowed is not None:
+            self._narrowed.write_back()
         state = {
             "step": self._step,
             "loss_sum": self._loss_sum,
@@ -281,21 +290,20 @@ class Loop:
             "module": self.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "history": [event.to_dict() for event in self.history],
-            "random": torch.get_rng_state(),
         }
         self.checkpoints.save(self._step, state)
         self._saved_at = time.monotonic()
 
     def _restore(self) -> None:
         state = self.checkpoints.newest() if self.checkpoints is not None else None
-        if state is None:
-            return
-        self._step, self._loss_sum, self._seconds = state["step"], state["loss_sum"], state["seconds"]
-        self.module.load_state_dict(state["module"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self._last_phase = self._phase()
-        self.history[:] = [Event(**event) for event in state["history"]]
-        torch.set_rng_state(state["random"])
+        if state is not None:
+            self._step, self._loss_sum, self._seconds = state["step"], state["loss_sum"], state["seconds"]
+            self.module.load_state_dict(state["module"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self._last_phase = self._phase()
+            self.history[:] = [Event(**event) for event in state["history"]]
+        self.processes.must_agree(f"the weights at step {self._step}", self.module.flat)
+        self._narrow()
 
     def _not_finite(self, what: str) -> NonFiniteError:
         return NonFiniteError(
@@ -303,3 +311,10 @@ class Loop:
             fix="Lower --lr, or look for extreme values in the data. The last good checkpoint is kept.",
             step=self._step + 1,
         )
+
+
+def _start_random_numbers(seed: int, epoch: int) -> None:
+    number = int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
+    torch.manual_seed(number)
+    np.random.seed(number)  # noqa: NPY002  (the generator that the user's own code may draw from)
+    random.seed(number)

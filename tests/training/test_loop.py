@@ -16,8 +16,9 @@ from onnx_asgnas.space import SearchSpace, analyze
 from onnx_asgnas.training.bridge import OnnxModule
 from onnx_asgnas.training.checkpoint import Checkpoints
 from onnx_asgnas.training.data import ArraySplit, Dataset
+from onnx_asgnas.training.events import Event
 from onnx_asgnas.training.h2spg import H2SPG
-from onnx_asgnas.training.loop import Event, Loop, loss_probe, steps_of
+from onnx_asgnas.training.loop import Loop, loss_probe, steps_of
 from onnx_asgnas.training.losses import Objective, objective
 from onnx_asgnas.training.metrics import evaluate
 from onnx_asgnas.training.schedules import learning_rate

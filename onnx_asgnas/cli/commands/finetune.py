@@ -56,6 +56,8 @@ def finetune(
     nesterov: o.Nesterov = False,
     weight_decay: o.WeightDecay = 1e-4,
     clip_grad_norm: o.ClipGradNorm = None,
+    micro_batch: o.MicroBatch = None,
+    checkpoint_every: o.CheckpointEvery = 60.0,
     freeze: o.Freeze = [],  # noqa: B006
     train: o.Train = [],  # noqa: B006
     freeze_bn: o.FreezeBn = False,
