@@ -35,7 +35,8 @@ def _put_in(code: Expression, known: dict[str, Expression], counts: Counter[str]
         if name not in known or _is_plain(known[name]):
             continue
         candidate = mapped(code, lambda part, name=name: _wrapped(part, name, known))  # type: ignore[misc]
-        if _fits(candidate) and not _in_slice(code, name) and not _breaks_a_base(code, name, known[name]):
+        apart = _in_slice(code, name) or _breaks_a_base(code, name, known[name]) or _ends_a_layer(code, known[name])
+        if _fits(candidate) and not apart:
             code = candidate
     return code
 
@@ -78,6 +79,15 @@ def _in_slice(code: Expression, name: str) -> bool:
         if isinstance(part, Code) and ":" in part.text and any(name in refs(each) for each in part.arguments[1:]):
             return True
     return False
+
+
+def _ends_a_layer(code: Expression, value: Expression) -> bool:
+    """Is the value an activation behind a layer that another layer reads: each layer has its line."""
+    return _calls(code, "self.") and _calls(value, "F.", "torch.") and any(_calls(part, "self.") for part in walk(value))
+
+
+def _calls(code: Expression, *prefixes: str) -> bool:
+    return isinstance(code, Call) and isinstance(code.function, Code) and code.function.text.startswith(prefixes)
 
 
 def _breaks_a_base(code: Expression, name: str, value: Expression) -> bool:

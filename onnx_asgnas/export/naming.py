@@ -5,6 +5,7 @@ from __future__ import annotations
 import keyword
 import re
 from collections.abc import Collection, Iterable
+from itertools import count
 
 _LONGEST = 28
 _TAKEN = frozenset({"self", "torch", "nn", "F", "Path", "load_file", "load", "tuple", "int", "float", "super", "WEIGHTS"})
@@ -17,11 +18,8 @@ def identifier(text: str, taken: Collection[str] = (), default: str = "value") -
         stem = f"{default}_{stem}" if stem else default
     if keyword.iskeyword(stem) or keyword.issoftkeyword(stem) or stem in _TAKEN:
         stem += "_"
-    name, count = stem, 1
-    while name in taken:
-        count += 1
-        name = f"{stem}_{count}"
-    return name
+    numbered = (f"{stem}_{number}" for number in count(2))
+    return stem if stem not in taken else next(each for each in numbered if each not in taken)
 
 
 def member_names(paths: Iterable[tuple[str, ...]], block: tuple[str, ...], taken: Collection[str]) -> list[str]:
@@ -48,7 +46,9 @@ def class_name(path: tuple[str, ...], taken: Collection[str]) -> str:
     name = "".join(word[:1].upper() + word[1:] for word in stem.split("_"))
     if numbered and not name.endswith(("Block", "Layer")):
         name += "Block"
-    return identifier(name, taken, "Block")
+    found = identifier(name, default="Block")
+    numbers = (f"{found}{number}" for number in count(2))
+    return found if found not in taken else next(each for each in numbers if each not in taken)
 
 
 def safe_text(text: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from onnx_asgnas.errors import OutputError
 from onnx_asgnas.export.blocks import arranged
-from onnx_asgnas.export.checking import checked_difference
+from onnx_asgnas.export.checking import Agreement, checked
 from onnx_asgnas.export.classes import program_of
 from onnx_asgnas.export.source import SourceFile
 from onnx_asgnas.export.translate import steps_of
@@ -27,8 +27,7 @@ class Export:
     weights: Path
     lines: int
     classes: int
-    max_relative_difference: float
-    batches: tuple[int, ...]
+    agreement: Agreement
 
 
 def export_torch(
@@ -55,7 +54,7 @@ def export_torch(
             draft = Path(folder) / code.name
             draft.write_text(text, encoding="utf-8")
             write_weights(graph, program.tensors, Path(folder) / weights.name)
-            difference, taken = checked_difference(graph, draft, batches, seed)
+            agreement = checked(graph, draft, batches, seed)
             os.replace(Path(folder) / weights.name, weights)
             os.replace(draft, code)
     except OSError as error:
@@ -65,8 +64,7 @@ def export_torch(
         weights=weights,
         lines=text.count("\n"),
         classes=len(program.classes),
-        max_relative_difference=difference,
-        batches=tuple(taken),
+        agreement=agreement,
     )
 
 
