@@ -95,20 +95,27 @@ def search(
     Ctrl-C leaves it so that --resume goes on.
     """
     from onnx_asgnas import pipeline
+    from onnx_asgnas.training.distributed import started_processes
 
     run_dir = o.run_directory(model, output, data, resume=resume)
+    first = started_processes().first
     try:
-        with training_progress() as show:
-            if resume:
+        if resume and not first:
+            pipeline.assist_resume(run_dir)
+            return
+        if resume:
+            with training_progress() as show:
                 result = pipeline.resume(run_dir, on_event=show)
-            else:
-                goal = o.target(
-                    remove_groups=remove_groups, keep_params=keep_params, keep_macs=keep_macs, uniform=uniform
-                )
-                told = o.given(context, SearchConfig)
+        else:
+            goal = o.target(remove_groups=remove_groups, keep_params=keep_params, keep_macs=keep_macs, uniform=uniform)
+            told = o.given(context, SearchConfig)
+            if not first:
+                pipeline.assist(model, str(data), goal, run_dir=run_dir, **told)
+                return
+            with training_progress() as show:
                 result = pipeline.search(model, str(data), goal, run_dir=run_dir, on_event=show, **told)
     except KeyboardInterrupt:
-        if run_dir.is_dir():
+        if run_dir.is_dir() and first:
             complain(f"interrupted; go on with: onnx-asgnas search {run_dir} --resume")
         raise
     facts = result.report.to_dict()
