@@ -86,6 +86,8 @@ class JointSelection:
                 self._divide_by_gain(redundancy, left, target, state)
             for index in sorted(left, key=lambda i: (-redundancy[i], i)):
                 left.discard(index)
+                if redundancy[index] == -np.inf:
+                    continue  # it has a price and saves nothing
                 if state.is_gone(self.structures[index].tensor) or not state.take(index):
                     continue
                 if enough(self._cost(self.labels_of(state.erased))):

@@ -10,6 +10,7 @@ import onnx
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from onnx_asgnas.config import Criterion, Mode, Target
 from onnx_asgnas.errors import TargetError
@@ -17,9 +18,9 @@ from onnx_asgnas.operators.labelled import Kind
 from onnx_asgnas.pruning import cut
 from onnx_asgnas.space import SearchSpace, analyze
 from onnx_asgnas.space.channel_selection import ChannelOrder, Widths
-from tests.operators.cutting import sizes_of
+from tests.operators.cutting import model_of, sizes_of
 from tests.random_graphs import networks
-from tests.space.channel_networks import chain, heads, prunable, residual
+from tests.space.channel_networks import WEIGHTS, chain, heads, prunable, residual
 
 
 def order_of(space: SearchSpace, seed: int = 0, **widths: int) -> ChannelOrder:
@@ -185,3 +186,21 @@ def test_structures_go_first_and_channels_take_the_last_step() -> None:
     assert len(found.selection.chosen) > 1
     assert "v" not in sizes_of(found.compact)
     found.verify().require()
+
+
+def test_a_structure_that_saves_nothing_of_what_counts_stays() -> None:
+    model = model_of(
+        """(float[N, 4, 6, 6] x) => (float[N, 3, 6, 6] y) {
+            h0 = Conv (x, w, b)  h = BatchNormalization (h0, scale, shift, mean, variance)
+            m = Conv (h, v)  r = Relu (m)  g = Conv (r, u)  t = Mul (h, gate)
+            p = Add (h, g)  s = Add (p, t)  y = Conv (s, end) }""",
+        {**WEIGHTS, "gate": np.ones((8, 1, 1), np.float32)},
+    )
+    space = analyze(model, mode="joint")
+    free = [s.tensor for s in space.candidates].index("t")
+    assert space.candidates[free].macs == 0
+
+    def rank(chosen: tuple[int, ...]) -> NDArray[np.float64]:
+        return np.where(np.arange(len(space.groups)) == free, -0.5, -1.0)
+
+    assert free not in space.choose(rank, Target(keep_macs=0.5), by_gain=True).chosen
