@@ -28,12 +28,12 @@ TARGETS: dict[str, dict[str, Any]] = {
 }
 RECIPES: dict[str, dict[str, Any]] = {
     "as from scratch": {},
-    "lr/10": {"lr": 0.005},
-    "lr/10, frozen BN": {"lr": 0.005, "freeze_bn": True},
-    "lr/10, warm-up": {"lr": 0.005, "warmup_epochs": 0.3},
-    "lr/10, zero at 0.3": {"lr": 0.005, "zero_at": 0.3},
-    "lr/10, select at 0.02": {"lr": 0.005, "select_at": 0.02, "zero_at": 0.1},
     "lr/3": {"lr": 0.015},
+    "lr/10": {"lr": 0.005},
+    "lr/3, frozen BN": {"lr": 0.015, "freeze_bn": True},
+    "lr/3, warm-up": {"lr": 0.015, "warmup_epochs": 0.3},
+    "lr/3, zero at 0.3": {"lr": 0.015, "zero_at": 0.3},
+    "lr/3, select at 0.02": {"lr": 0.015, "select_at": 0.02, "zero_at": 0.1},
 }
 
 
