@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from onnx_asgnas.errors import UnsupportedOperatorError
-from onnx_asgnas.graph.nodes import is_standard, read_by
+from onnx_asgnas.graph.nodes import is_standard, read_by, subgraphs
 from onnx_asgnas.graph.shapes import ShapeInference
 from onnx_asgnas.training.lowering.bodies import Body, body_of, is_known
 from onnx_asgnas.training.lowering.dialect import Dialect
@@ -199,11 +199,12 @@ class Rewriting:
         result.opset_import.extend(helper.make_opsetid(domain, 1) for domain in sorted(others))
         return result
 
-    def inline_branch(self, site: Site, branch: onnx.GraphProto) -> list[Value]:
-        """Place the nodes of a branch where its If stands, and give what it gives."""
-        known = {tensor.name: self.constant(numpy_helper.to_array(tensor)) for tensor in branch.initializer}
-        known = self.inline(branch.node, known, self.opset, site.node.name)
-        return [Value(site, known.get(value.name, value.name)) for value in branch.output]
+    def inline_graph(self, site: Site, graph: onnx.GraphProto, inputs: Sequence[Value]) -> list[Value]:
+        """Place the nodes of a branch or a body where the node stands that has it, and give what it gives."""
+        known = {tensor.name: self.constant(numpy_helper.to_array(tensor)) for tensor in graph.initializer}
+        known |= {formal.name: value.name for formal, value in zip(graph.input, inputs, strict=True)}
+        known = self.inline(graph.node, known, self._version, site.node.name)
+        return [Value(site, known.get(value.name, value.name)) for value in graph.output]
 
     def inline(
         self, nodes: Iterable[onnx.NodeProto], names: Mapping[str, str], version: int, stem: str
@@ -216,6 +217,8 @@ class Rewriting:
             copy.CopyFrom(node)
             copy.name = self.name(f"{stem}/{node.name or node.op_type}")
             copy.input[:] = [known.get(name, name) for name in node.input]
+            for graph in subgraphs(copy):
+                _rename_captured(graph, known)
             known.update({name: self.name(f"{stem}/{name}") for name in node.output if name and name not in known})
             copy.output[:] = [known.get(name, "") for name in node.output]
             for part in lifted(copy, version, self.opset, self._rank, self.name):
@@ -295,3 +298,16 @@ def _needed(nodes: Sequence[onnx.NodeProto], outputs: Iterable[str]) -> tuple[li
             kept.append(node)
             read.update(read_by(node))
     return kept[::-1], read
+
+
+def _rename_captured(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
+    """Let a subgraph read what stands outside under these new names, in place."""
+    own = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+    own.update(name for node in graph.node for name in node.output)
+    outer = {name: new for name, new in names.items() if name not in own}
+    for node in graph.node:
+        node.input[:] = [outer.get(name, name) for name in node.input]
+        for inner in subgraphs(node):
+            _rename_captured(inner, outer)
+    for value in graph.output:
+        value.name = outer.get(value.name, value.name)
