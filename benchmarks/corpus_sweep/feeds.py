@@ -18,12 +18,13 @@ _MATRIX = 2
 
 
 def feeds(
-    model: onnx.ModelProto, traced: Mapping[str, Sequence[int]], seed: int = 0
+    model: onnx.ModelProto, traced: Mapping[str, Sequence[int]], seed: int = 0, loudness: int = 1
 ) -> tuple[list[dict[str, NDArray[Any]]], dict[str, NDArray[Any]]]:
     """The feeds to compare on, and one with the first one's shapes and other values.
 
     `traced` are the shapes that the model was exported with, by input, where they are known: an open dimension that is
-    no batch takes that size, and one a little smaller. A model without open dimensions has one feed.
+    no batch takes that size, and one a little smaller. A model without open dimensions has one feed. Numbers that are
+    no ids are `loudness` times as large as usual.
     """
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in weights]
@@ -31,7 +32,10 @@ def feeds(
     choices = [_sizes(inputs, traced, position) for position in range(2)]
     different = choices[:1] if choices[0] == choices[1] else choices
     made = [_arrays(inputs, sizes, rows, seed + at) for at, sizes in enumerate(different)]
-    return made, _arrays(inputs, choices[0], rows, seed + 100)
+    made.append(_arrays(inputs, choices[0], rows, seed + 100))
+    for feed in made if loudness != 1 else ():
+        feed.update({name: (a * loudness).astype(a.dtype) for name, a in feed.items() if a.dtype.kind == "f"})
+    return made[:-1], made[-1]
 
 
 def _sizes(
