@@ -104,12 +104,7 @@ def _read_outside(groups: list[_Group], outputs: Iterable[str]) -> list[set[str]
                 readers.setdefault(name, set()).add(at)
     wanted = set(outputs)
     return [
-        {
-            name
-            for step in group.steps
-            for name in step.outputs
-            if name in wanted or readers.get(name, set()) - {at}
-        }
+        {name for step in group.steps for name in step.outputs if name in wanted or readers.get(name, set()) - {at}}
         for at, group in enumerate(groups)
     ]
 

@@ -266,5 +266,3 @@ def _reading_own(step: Step, parameters: set[str], kept: list[str]) -> Step:
         return None
 
     return Step(step.outputs, mapped(step.code, own), step.scope, None, step.data, step.host)
-
-

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Collection
 
-from onnx_asgnas.export.code import Call, Code, Expression, Lit, Ref, Step, mapped, refs, walk
+from onnx_asgnas.export.code import Call, Code, Expression, Lit, Ref, Step, mapped, refs, tuple_of, walk
 from onnx_asgnas.export.layout import text_of
 
 _WIDEST = 58
 """Characters of a line into which another is put, with short names for what it reads."""
 _DEEPEST = 4
+_ITEM = re.compile(r"\{\}\[(\{\}|-?\d+)\]")
+"""An item of a tuple of lengths."""
 
 
 def inlined(steps: list[Step], outputs: Collection[str]) -> list[Step]:
@@ -31,6 +34,7 @@ def inlined(steps: list[Step], outputs: Collection[str]) -> list[Step]:
 def _put_in(code: Expression, known: dict[str, Expression], counts: Counter[str]) -> Expression:
     """Put in what is known, first what is plain, then what fits."""
     code = mapped(code, lambda part: known[part.tensor] if _is_known_plain(part, known) else None)
+    code = mapped(code, _item_of_written)
     for name in dict.fromkeys(refs(code)):
         if name not in known or _is_plain(known[name]):
             continue
@@ -55,9 +59,31 @@ def _is_plain(code: Expression) -> bool:
         return True
     if not isinstance(code, Code):
         return False
-    if code.text == "{}.shape" or (code.text == "{}[{}]" and _is_plain(code.arguments[0])):
+    if code.text == "{}.shape" or (_ITEM.fullmatch(code.text) and _is_plain(code.arguments[0])):
         return isinstance(code.arguments[0], Ref) or _is_plain(code.arguments[0])
+    if code.text == "({},)":
+        return _is_plain(code.arguments[0])
     return not code.arguments and code.text.startswith("self.")
+
+
+def _item_of_written(part: Expression) -> Expression | None:
+    """(n,)[0] is n, and (*(n,), m) is (n, m)."""
+    if not isinstance(part, Code) or not part.arguments:
+        return None
+    if part.text == "{}[0]" and isinstance(part.arguments[0], Code) and part.arguments[0].text == "({},)":
+        return part.arguments[0].arguments[0]
+    if part.text.startswith("({}"):
+        inner = [
+            each.arguments[0] if isinstance(each, Code) and each.text == "*{}" else None for each in part.arguments
+        ]
+        if any(isinstance(each, Code) and each.text == "({},)" for each in inner):
+            return tuple_of(
+                tuple(
+                    written.arguments[0] if isinstance(written, Code) and written.text == "({},)" else each
+                    for each, written in zip(part.arguments, inner, strict=True)
+                )
+            )
+    return None
 
 
 def _fits(code: Expression) -> bool:
@@ -83,7 +109,9 @@ def _in_slice(code: Expression, name: str) -> bool:
 
 def _ends_a_layer(code: Expression, value: Expression) -> bool:
     """Is the value an activation behind a layer that another layer reads: each layer has its line."""
-    return _calls(code, "self.") and _calls(value, "F.", "torch.") and any(_calls(part, "self.") for part in walk(value))
+    return (
+        _calls(code, "self.") and _calls(value, "F.", "torch.") and any(_calls(part, "self.") for part in walk(value))
+    )
 
 
 def _calls(code: Expression, *prefixes: str) -> bool:

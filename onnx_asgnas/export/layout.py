@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 from onnx_asgnas.export.code import Call, Code, Device, Expression, Lit, Value
 
@@ -28,6 +29,8 @@ def text_of(code: Expression) -> str:
         case Lit():
             return value_text(code.value)
         case Code():
+            if ":" in code.text and _is_base(code.text):
+                return _sliced(code)
             operands = [text_of(each) for each in code.arguments]
             if not code.atomic or _is_base(code.text):
                 operands = [
@@ -41,6 +44,19 @@ def text_of(code: Expression) -> str:
             return "torch.get_default_device()"
         case _:
             raise TypeError(f"{code} has no name yet")
+
+
+def _sliced(code: Code) -> str:
+    """A subscript with slices, whose colons have spaces where a bound is more than a name or a number."""
+    base, *bounds = code.arguments
+    rest = iter(bounds)
+    parts = []
+    for part in code.text[3:-1].split(", "):
+        sides = [text_of(next(rest)) if side == "{}" else side for side in part.split(":")]
+        wide = any(not re.fullmatch(r"-?\w*", side) for side in sides)
+        text = " : ".join(sides).strip() if wide else ":".join(sides)
+        parts.append(text.replace(":  :", "::"))
+    return f"{text_of(Code('{}[', (base,)))}{', '.join(parts)}]"
 
 
 def _is_base(text: str) -> bool:

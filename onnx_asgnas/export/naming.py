@@ -8,12 +8,17 @@ from collections.abc import Collection, Iterable
 from itertools import count
 
 _LONGEST = 28
-_TAKEN = frozenset({"self", "torch", "nn", "F", "Path", "load_file", "load", "tuple", "int", "float", "super", "WEIGHTS"})
+_TAKEN = frozenset(
+    {"self", "torch", "nn", "F", "Path", "load_file", "load", "tuple", "int", "float", "super", "WEIGHTS"}
+)
 
 
 def identifier(text: str, taken: Collection[str] = (), default: str = "value") -> str:
     """A new identifier that says what the text says; none of those taken, and no word of the language."""
-    stem = re.sub(r"[^0-9a-zA-Z_]+", "_", text).strip("_")[-_LONGEST:].strip("_")
+    stem = re.sub(r"[^0-9a-zA-Z_]+", "_", text).strip("_")
+    while len(stem) > _LONGEST:
+        _, cut, rest = stem.partition("_")
+        stem = rest.strip("_") if cut and rest else stem[-_LONGEST:]
     if not stem or stem[0].isdigit():
         stem = f"{default}_{stem}" if stem else default
     if keyword.iskeyword(stem) or keyword.issoftkeyword(stem) or stem in _TAKEN:

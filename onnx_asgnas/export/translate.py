@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import onnx_asgnas.export.torch_ops  # noqa: F401  (fills the registry)
 from onnx_asgnas.errors import UnsupportedOperatorError
-from onnx_asgnas.export.code import Code, Expression, Lit, Member, Own, Step, Stored, call, refs
+from onnx_asgnas.export.code import Call, Code, Expression, Lit, Member, Own, Step, Stored, call, refs
 from onnx_asgnas.export.dtypes import torch_dtype
 from onnx_asgnas.export.fusion import fused_activations
 from onnx_asgnas.export.registry import writer_of
@@ -43,7 +45,26 @@ def steps_of(graph: TraceGraph) -> list[Step]:
         steps.append(step)
         if step.host is not None:
             host.update(dict.fromkeys(step.outputs, step.host))
-    return [*_weights(graph, steps), *steps]
+    return _with_joints_outside([*_weights(graph, steps), *steps])
+
+
+def _with_joints_outside(steps: list[Step]) -> list[Step]:
+    """Joining what blocks gave is no part of the block that reads it: dense layers then are of one form."""
+    scope_of = {name: step.scope for step in steps for name in step.outputs}
+    return [replace(step, scope=_scope_of_joint(step, scope_of)) if _is_cat(step) else step for step in steps]
+
+
+def _is_cat(step: Step) -> bool:
+    return isinstance(step.code, Call) and step.code.function == Code("torch.cat")
+
+
+def _scope_of_joint(step: Step, scope_of: dict[str, Scope]) -> Scope:
+    """The smallest block around it in which one of its operands is made."""
+    makers = [scope_of.get(name, ()) for name in refs(step.code)]
+    scope = step.scope
+    while scope and not any(maker[: len(scope)] == scope for maker in makers):
+        scope = scope[:-1]
+    return scope
 
 
 def _refuse_unknown(graph: TraceGraph) -> None:
@@ -101,7 +122,7 @@ def _trained(graph: TraceGraph) -> set[str]:
 
 def _common(scopes: list[Scope]) -> Scope:
     first, last = min(scopes), max(scopes)
-    length = next((at for at, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    length = next(
+        (at for at, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last))
+    )
     return first[:length]
-
-

@@ -48,8 +48,9 @@ def flatten(site: Site) -> Step:
     if axis == 1 and rank > 1:
         start = Lit(1, "start")
         return site.step(call("torch.flatten", site[0], start), module=call("nn.Flatten"))
-    if axis == 0:
-        return site.step(method(site[0], "reshape", Lit(1, "rows"), Lit(-1, "columns")))
+    if axis in (0, rank):
+        rows = 1 if axis == 0 else -1
+        return site.step(method(site[0], "reshape", Lit(rows, "rows"), Lit(-rows, "columns")))
     return site.step(method(method(site[0], "flatten", Lit(0, "a"), Lit(axis - 1, "b")), "flatten", Lit(1, "c")))
 
 
@@ -136,6 +137,8 @@ def expand(site: Site) -> Step:
         if all(a == b for a, b in zip(given, known[leading:], strict=True) if a != 1):
             return site.step(method(site[0], "expand", *(Lit(n, f"size_{at}") for at, n in enumerate(known))))
         kept = [-1 if n == 1 and at >= leading else n for at, n in enumerate(known)]
+        if not leading and set(kept) == {-1}:
+            return site.step(site[0])
         if all(a in (1, None) or n in (-1, a) for a, n in zip(given, kept[leading:], strict=True)):
             return site.step(method(site[0], "expand", *(Lit(n, f"size_{at}") for at, n in enumerate(kept))))
     shape = Code("{}.shape", (site[0],))

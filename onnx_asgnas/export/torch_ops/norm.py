@@ -104,7 +104,9 @@ def local_response_norm(site: Site) -> Step:
     size = int(site.attribute("size"))
     if size % 2 == 0:
         raise site.refused("its window is even")
-    numbers = [float(str(np.float32(site.attribute(n, d)))) for n, d in (("alpha", 1e-4), ("beta", 0.75), ("bias", 1.0))]
+    numbers = [
+        float(str(np.float32(site.attribute(n, d)))) for n, d in (("alpha", 1e-4), ("beta", 0.75), ("bias", 1.0))
+    ]
     names = ("alpha", "beta", "k")
     settings = {name: Lit(number, name) for name, number in zip(names, numbers, strict=True)}
     return site.step(call("F.local_response_norm", site[0], Lit(size, "size"), **settings))
@@ -118,5 +120,3 @@ def mean_variance(site: Site) -> Step:
     centred = infix("-", site[0], method(site[0], "mean", axes, keepdim=keep))
     deviation = method(site[0], "std", axes, correction=Lit(0, "correction"), keepdim=keep)
     return site.step(infix("/", centred, infix("+", deviation, Lit(1e-9, "eps"))))
-
-

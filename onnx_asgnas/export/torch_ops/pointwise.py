@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import reduce as fold
 
 import numpy as np
+from onnx import TensorProto
 
-from onnx_asgnas.export.code import Call, Code, Expression, Lit, Step, call, infix, method
+from onnx_asgnas.export.code import Call, Code, Expression, Lit, Step, call, infix, method, tuple_of
 from onnx_asgnas.export.registry import writes
 from onnx_asgnas.export.site import Site, dtype
 from onnx_asgnas.export.torch_ops.lengths import arithmetic_of_lengths
@@ -212,9 +213,7 @@ def total(site: Site) -> Step:
 def clip(site: Site) -> Step:
     """https://onnx.ai/onnx/operators/onnx__Clip.html; bounds were attributes before version 11."""
     if site.version < 11:
-        low, high = (
-            None if site.attribute(name) is None else _set(site, name, 0.0) for name in ("min", "max")
-        )
+        low, high = (None if site.attribute(name) is None else _set(site, name, 0.0) for name in ("min", "max"))
     else:
         low, high = (_bound(site, 1), _bound(site, 2))
     values = tuple(bound.value if isinstance(bound, Lit) else bound for bound in (low, high))
@@ -242,10 +241,10 @@ def where(site: Site) -> Step:
     if condition is not None and condition.ndim == 1 and site.is_host(1) and site.is_host(2):
         chosen = [site.items(1 if yes else 2) for yes in condition]
         items = tuple(each[at if len(each) > 1 else 0] for at, each in enumerate(chosen))
-        return site.step(Code(f"({', '.join(['{}'] * len(items))},)", items), rank=1)
+        return site.step(tuple_of(items), rank=1)
     first, second = site.operand(1), site.operand(2)
-    if isinstance(first, Lit) or isinstance(second, Lit):  # a number would decide the type of the other
-        first, second = site[1], site[2]
+    if isinstance(first, Lit) and isinstance(second, Lit) and site.dtype(1) != TensorProto.FLOAT:
+        first, second = site[1], site[2]  # two numbers give a tensor of the usual type
     return site.step(call("torch.where", site[0], first, second))
 
 
@@ -255,6 +254,8 @@ def cast(site: Site) -> Step:
     kind = site.attribute("to") if site.node.op_type == "Cast" else site.dtype(1)
     if site.is_host(0) and site.node.input[0] in site.host and kind in (6, 7):
         return site.step(site.lengths(0), rank=site.host_rank(0))
+    if site.dtype(0) == kind:
+        return site.step(site[0])
     return site.step(method(site[0], "to", dtype(kind)))
 
 
@@ -266,5 +267,3 @@ def identity(site: Site) -> Step:
     if site.node.input[0] in site.host:
         return site.step(site.lengths(0), rank=site.host_rank(0))
     return site.step(site[0])
-
-
