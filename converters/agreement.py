@@ -8,7 +8,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnx_asgnas.errors import ConversionError, PackageError
+from onnx_asgnas.errors import ConversionError, ModelError
+from onnx_asgnas.graph.runtime import run, session
 
 TOLERANCE = 1e-4
 """Largest |source - ONNX| over the largest |source| that a float32 export may have."""
@@ -22,25 +23,12 @@ def run_onnx(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> list[Array]:
     Raises PackageError without an onnxruntime, ConversionError when it refuses the model or the data.
     """
     try:
-        import onnxruntime as ort
-    except ImportError as problem:
-        raise PackageError(
-            f"checking an export needs onnxruntime: {problem}", fix="Run: pip install 'onnx-asgnas[cpu]'"
-        ) from None
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4
-    try:
-        session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        outputs: list[Array] = session.run(None, dict(feeds))
-    except Exception as problem:  # onnxruntime's exceptions share no base class of their own
-        text = str(problem).splitlines()[0]
+        return list(run(session(model, threads=1), feeds).values())
+    except ModelError as problem:
         raise ConversionError(
-            f"onnxruntime cannot run the exported model: {text}",
+            f"onnxruntime cannot run the exported model: {problem.message}",
             fix="A dimension that the network has baked in must be a number in --input, not a name.",
         ) from problem
-    return outputs
 
 
 def largest_difference(expected: Sequence[Array], got: Sequence[Array], names: Sequence[str]) -> float:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from onnx_asgnas.converters.inputs import InputSpec
-from onnx_asgnas.converters.registry import Conversion
+from onnx_asgnas.converters.export import Export, Source
 from onnx_asgnas.errors import ConversionError
 from onnx_asgnas.models import parse
 
 
-def convert(body: str, inputs: Sequence[InputSpec]) -> Conversion:
-    """The network that `body` names; raises ConversionError for unknown networks and arguments."""
-    if inputs:
+def convert(source: Source) -> Export:
+    """The network that the source names; raises ConversionError for unknown networks and arguments."""
+    if source.inputs:
         raise ConversionError(
             "networks of models: know what they read",
-            fix=f"Leave --input out; models:{body.partition('?')[0]}?in_channels=3&size=32 changes it.",
+            fix=f"Leave --input out; models:{source.body.partition('?')[0]}?in_channels=3&size=32 changes it.",
         )
-    return Conversion(model=parse(body))
+    return Export(model=parse(source.body), exporter="onnx_asgnas.models", finished=True)

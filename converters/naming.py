@@ -1,0 +1,129 @@
+"""The source's names for parameters, where an exporter has given its own.
+
+An initializer is the parameter whose values it holds, up to the order of its axes (frameworks lay out kernels in
+different ways) and axes of length one. Parameters that hold equal values, as scales of one in a network that was never
+trained, are told apart by what the same operator reads: the bias beside `conv1.weight` is `conv1.bias`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from onnx_asgnas.converters.export import Array
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Names:
+    """What became of the parameters' names: `kept` came with the exporter, `renamed` maps its names to the source's.
+
+    `lost` are parameters that no initializer holds alone: folded, computed, or equal to others.
+    """
+
+    kept: tuple[str, ...] = ()
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    lost: tuple[str, ...] = ()
+
+
+def name_parameters(model: onnx.ModelProto, parameters: Mapping[str, Array]) -> Names:
+    """Give initializers their parameters' names, in place; a name that another tensor has is left alone."""
+    graph = model.graph
+    arrays = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
+    kept = [name for name, values in parameters.items() if name in arrays and arrays[name].size == values.size]
+    open_names = {name: values for name, values in parameters.items() if name not in kept}
+    candidates = {name: array for name, array in arrays.items() if name not in kept and array.size}
+    groups = _equal_ones(open_names, candidates)
+    renamed: dict[str, str] = {}
+    for wanted, found in groups:
+        if len(wanted) == len(found) == 1:
+            renamed[found[0]] = wanted[0]
+    _by_neighbours(graph, groups, renamed, set(kept))
+    taken = {name for node in graph.node for name in (*node.input, *node.output)} - renamed.keys()
+    renamed = {old: new for old, new in renamed.items() if new not in taken}
+    _rename(graph, renamed)
+    lost = tuple(name for name in open_names if name not in set(renamed.values()))
+    return Names(kept=tuple(kept), renamed=renamed, lost=lost)
+
+
+def _equal_ones(wanted: Mapping[str, Array], found: Mapping[str, Array]) -> list[tuple[list[str], list[str]]]:
+    """Parameters and initializers with the same values in any order; sorting is put off until size and ends agree."""
+    by_ends: dict[object, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
+    for side, arrays in enumerate((wanted, found)):
+        for name, array in arrays.items():
+            if array.size and array.dtype.kind == "f":
+                by_ends[_lengths(array), float(array.min()), float(array.max())][side].append(name)
+    groups: list[tuple[list[str], list[str]]] = []
+    for ours, theirs in by_ends.values():
+        if not (ours and theirs):
+            continue
+        by_values: dict[bytes, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
+        for side, names in enumerate((ours, theirs)):
+            for name in names:
+                array = (wanted, found)[side][name]
+                by_values[np.sort(array.astype(np.float64).reshape(-1)).tobytes()][side].append(name)
+        groups += [group for group in by_values.values() if group[0] and group[1]]
+    return groups
+
+
+def _lengths(array: Array) -> tuple[int, ...]:
+    return tuple(sorted(length for length in array.shape if length > 1))
+
+
+def _by_neighbours(
+    graph: onnx.GraphProto,
+    groups: Sequence[tuple[list[str], list[str]]],
+    renamed: dict[str, str],
+    kept: set[str],
+) -> None:
+    """Tell equal parameters apart by the layer that the tensors around an initializer belong to."""
+    layers = _layers_around(graph, renamed, kept)
+    for wanted, found in groups:
+        if len(wanted) == len(found) == 1:
+            continue
+        free = list(wanted)
+        for name in found:
+            fitting = [each for each in free if _layer(each) in layers.get(name, ())]
+            if len(fitting) == 1:
+                renamed[name] = fitting[0]
+                free.remove(fitting[0])
+
+
+def _layers_around(graph: onnx.GraphProto, renamed: Mapping[str, str], kept: set[str]) -> dict[str, set[str]]:
+    """For each initializer the layers of the named parameters that its reader, or that reader's sources, read."""
+    names = dict(renamed) | {name: name for name in kept}
+    producers = {output: node for node in graph.node for output in node.output}
+    weights = {t.name for t in graph.initializer}
+    found: dict[str, set[str]] = defaultdict(set)
+    for node in graph.node:
+        behind = [producers[name] for name in node.input if name in producers]
+        read = [*node.input, *(name for each in behind for name in each.input)]
+        layers = {_layer(names[name]) for name in read if name in names}
+        for name in node.input:
+            if name in weights:
+                found[name] |= layers
+    return found
+
+
+def _layer(parameter: str) -> str:
+    return re.sub(r"[./]?[^./]*$", "", parameter)
+
+
+def _rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
+    for tensor in graph.initializer:
+        tensor.name = names.get(tensor.name, tensor.name)
+    for value in (*graph.value_info, *graph.input):
+        value.name = names.get(value.name, value.name)
+    graphs = [graph]
+    while graphs:
+        for node in graphs.pop().node:
+            for at, name in enumerate(node.input):
+                if name in names:
+                    node.input[at] = names[name]
+            for attribute in node.attribute:
+                graphs += [attribute.g] if attribute.HasField("g") else [*attribute.graphs]
