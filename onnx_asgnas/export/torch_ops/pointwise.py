@@ -7,7 +7,7 @@ from functools import reduce as fold
 import numpy as np
 from onnx import TensorProto
 
-from onnx_asgnas.export.code import Call, Code, Expression, Lit, Step, call, infix, method, tuple_of
+from onnx_asgnas.export.code import Code, Expression, Lit, Step, call, infix, method, tuple_of
 from onnx_asgnas.export.registry import writes
 from onnx_asgnas.export.site import Site, dtype
 from onnx_asgnas.export.torch_ops.lengths import arithmetic_of_lengths
