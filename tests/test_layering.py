@@ -26,6 +26,7 @@ LAYERS = {
     "training": 5,
     "surgery": 5,
     "evaluation": 6,
+    "export": 7,
     "report": 7,
     "pruning": 7,
     "runs": 8,
