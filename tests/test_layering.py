@@ -32,9 +32,10 @@ LAYERS = {
     "runs": 8,
     "pipeline": 9,
     "finetuning": 9,
-    "cli": 10,
-    "__main__": 11,
-    "__init__": 11,
+    "experiments": 10,
+    "cli": 11,
+    "__main__": 12,
+    "__init__": 12,
 }
 """Level of each module of the package; one level is sideways, and may not be imported either."""
 

@@ -59,9 +59,9 @@ class LossProbe:
         before anything is removed.
         """
         if self._rises is not None and not self._exact and 0 < len(chosen) - self._measured_at < self._every:
-            rises = self._rises.copy()
-            rises[list(chosen)] = 0.0
-            return rises
+            known: npt.NDArray[np.float64] = self._rises.copy()
+            known[list(chosen)] = 0.0
+            return known
         self._measured_at = len(chosen)
         base = self.loss(frozenset(chosen))
         if not chosen and not math.isfinite(base):

@@ -1,0 +1,196 @@
+"""Do the runs of an experiment one after another, each from its last checkpoint where it was stopped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from onnx_asgnas import models
+from onnx_asgnas.config import SearchConfig, TrainConfig
+from onnx_asgnas.errors import InputError
+from onnx_asgnas.experiments.recipe import H2SPG, PLAIN, SCRATCH, Experiment
+from onnx_asgnas.finetuning import finetune, resume_finetune
+from onnx_asgnas.graph import load_model
+from onnx_asgnas.pipeline import resume, search
+from onnx_asgnas.runs import Listener, RunDirectory, data_for, versions
+from onnx_asgnas.space import analyze
+from onnx_asgnas.specs import parse_spec
+
+_SEARCH_ONLY = {f.name for f in fields(SearchConfig)} - {f.name for f in fields(TrainConfig)}
+"""Options that a plain training does not have."""
+_SCRATCH_SEED = 1000
+"""What is added to the seed for new weights, which must not be those that the full network began with."""
+
+Line = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One training of an experiment."""
+
+    experiment: Experiment
+    method: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """What it is called in the results, and its folder."""
+        return f"{self.experiment.name}-{self.method}-{self.seed}"
+
+    @property
+    def needs(self) -> Run | None:
+        """The run that must be done before: a network trained from new weights has to be found first."""
+        return Run(self.experiment, H2SPG, self.seed) if self.method == SCRATCH else None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Runner:
+    """Where runs are done and kept: each in a folder of its own, a line of JSON in `results` once it is finished."""
+
+    folder: Path
+    results: Path
+    data_dir: str | None = None
+    threads: int | None = None
+
+    def runs(self, experiment: Experiment) -> list[Run]:
+        """All runs, seed by seed, each after what it needs."""
+        order = sorted(experiment.methods, key=lambda method: method == SCRATCH)
+        return [Run(experiment, method, seed) for seed in experiment.seeds for method in order]
+
+    def finished(self) -> dict[str, Line]:
+        """The lines of the finished runs by name; raises InputError for a file that holds something else."""
+        if not self.results.exists():
+            return {}
+        try:
+            lines = [json.loads(line) for line in self.results.read_text(encoding="utf-8").splitlines() if line.strip()]
+            return {line["name"]: line for line in lines}
+        except (OSError, ValueError, KeyError, TypeError) as problem:
+            raise InputError(f"{self.results} holds no results: {problem}", fix="Give another file.") from None
+
+    def missing(self, experiment: Experiment) -> list[Run]:
+        """The runs that are not finished."""
+        done = self.finished()
+        return [run for run in self.runs(experiment) if run.name not in done]
+
+    def do(self, run: Run, on_event: Listener | None = None) -> Line:
+        """One run, from its last checkpoint if it was begun; its line is appended to the results, and given."""
+        facts = self._train(run, on_event) if run.method in (PLAIN, SCRATCH) else self._search(run, on_event)
+        line = {
+            "name": run.name,
+            "experiment": run.experiment.name,
+            "method": run.method,
+            "seed": run.seed,
+            "model": run.experiment.model,
+            **facts,
+            "versions": versions(),
+        }
+        self.results.parent.mkdir(parents=True, exist_ok=True)
+        with self.results.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        return line
+
+    def _search(self, run: Run, on_event: Listener | None) -> Line:
+        place = self._place(run)
+        if place.config.exists():
+            result = resume(place.path, on_event=on_event)
+        else:
+            result = search(
+                self._model(run),
+                run.experiment.data_in(self.data_dir),
+                run.experiment.target,
+                run_dir=place.path,
+                on_event=on_event,
+                **self._options(run),
+            )
+        report = result.report.to_dict()
+        compact = report["compact"]
+        return {
+            "accuracy": compact["accuracy"],
+            "params": compact["params"],
+            "macs": compact["macs"],
+            "verified": report["verified"],
+            "chosen": [entry["tensor"] for entry in report["chosen"]],
+            "latency_ratio": report.get("latency_ratio"),
+            "seconds": report["seconds"],
+            "config": _without_defaults(report["config"]),
+        }
+
+    def _train(self, run: Run, on_event: Listener | None) -> Line:
+        place = self._place(run)
+        data = run.experiment.data_in(self.data_dir)
+        if place.config.exists():
+            result = resume_finetune(place.path, on_event=on_event)
+        else:
+            model = self._model(run) if run.method == PLAIN else self._from_scratch(run)
+            options = {name: value for name, value in self._options(run).items() if name not in _SEARCH_ONLY}
+            result = finetune(model, data, run_dir=place.path, on_event=on_event, **options)
+        space = analyze(result.model)
+        return {
+            "accuracy": None if result.after is None else result.after.accuracy,
+            "params": space.params,
+            "macs": space.macs,
+            "seconds": result.history[-1].seconds,
+            "config": _without_defaults(result.to_dict()["config"]),
+        }
+
+    def _options(self, run: Run) -> dict[str, Any]:
+        return {**run.experiment.options_of(run.method), "seed": run.seed, "threads": self.threads}
+
+    def _model(self, run: Run) -> onnx.ModelProto:
+        """The network with weights by the run's seed, in the shape that the data has."""
+        spec = parse_spec(run.experiment.model, InputError)
+        model = models.build(spec.name, **{**spec.arguments, "seed": run.seed})
+        data_for(model, run.experiment.data_in(self.data_dir))  # what does not fit is told before anything is written
+        return model
+
+    def _from_scratch(self, run: Run) -> onnx.ModelProto:
+        assert run.needs is not None
+        found = self._place(run.needs).compact
+        if not found.exists():
+            raise InputError(
+                f"{run.name} needs the network that {run.needs.name} finds",
+                fix="Do that run first (--only leaves it out).",
+            )
+        return reinitialised(load_model(found), run.seed + _SCRATCH_SEED)
+
+    def _place(self, run: Run) -> RunDirectory:
+        return RunDirectory(self.folder / run.name)
+
+
+def reinitialised(model: onnx.ModelProto, seed: int) -> onnx.ModelProto:
+    """The same architecture with new weights, as `models` draws them: He-normal, normalisations as the identity.
+
+    Of what is computed at once from others (a constant that surgery folded) nothing changes.
+    """
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    random = np.random.default_rng(seed)
+    tensors = {tensor.name: tensor for tensor in result.graph.initializer}
+
+    def fill(name: str, values: np.ndarray) -> None:
+        tensors[name].CopyFrom(numpy_helper.from_array(values.astype(np.float32), name))
+
+    for node in result.graph.node:
+        own = [name for name in node.input[1:] if name in tensors]
+        if node.op_type == "BatchNormalization":
+            for name, value in zip(own, (1.0, 0.0, 0.0, 1.0), strict=True):
+                fill(name, np.full(tuple(tensors[name].dims), value))
+        elif node.op_type in ("Conv", "Gemm") and own:
+            shape = tuple(tensors[own[0]].dims)
+            gain = 2.0 if node.op_type == "Conv" else 1.0
+            fill(own[0], random.standard_normal(shape) * np.sqrt(gain / np.prod(shape[1:])))
+            if len(own) > 1:
+                fill(own[1], np.zeros(tuple(tensors[own[1]].dims)))
+    return result
+
+
+def _without_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What is worth keeping of a configuration: what is set."""
+    return {name: value for name, value in config.items() if value not in (None, False, "", (), [])}

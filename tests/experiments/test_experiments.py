@@ -1,0 +1,218 @@
+"""Experiments: what their files say, that their runs are done once and go on, and the page that they give."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from onnx_asgnas import experiments, models
+from onnx_asgnas.cli import main
+from onnx_asgnas.errors import InputError
+from onnx_asgnas.experiments.recipe import METHODS, Experiment
+from onnx_asgnas.experiments.runner import Run, Runner, reinitialised
+from onnx_asgnas.experiments.tables import page, standard_error
+from onnx_asgnas.graph import TraceGraph
+from onnx_asgnas.runs import data_for
+from onnx_asgnas.space import analyze
+from onnx_asgnas.specs import parse_spec
+from onnx_asgnas.training.data import cifar, imagenet, stl10, svhn
+from tests.training.data import publishers
+from tests.training.data.publishers import pixels
+from tests.training.data.test_publishers import know, md5
+
+TINY = """
+title = "Tiny"
+model = "stackedunets?width=1&size=8"
+data = "npz:{data}"
+methods = ["plain", "h2spg", "scratch", "second"]
+seconds = 1
+
+[target]
+remove_groups = 2
+
+[options]
+epochs = 2
+batch_size = 16
+
+[variants.second]
+score = "random"
+select_at = 0.2
+zero_at = 0.5
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    random = np.random.default_rng(0)
+    labels = np.arange(80) % 10
+    images = random.standard_normal((80, 1, 8, 8)).astype(np.float32) + labels[:, None, None, None].astype(np.float32)
+    np.savez(tmp_path / "data.npz", input=images, label=labels)
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY.format(data=tmp_path / "data.npz"))
+    return path
+
+
+def runner_in(folder: Path) -> Runner:
+    return Runner(folder=folder / "runs", results=folder / "results.jsonl", threads=1)
+
+
+@pytest.mark.parametrize("name", experiments.names())
+def test_every_experiment_of_the_package_can_be_read(name: str) -> None:
+    found = experiments.read(name)
+    assert found.name == name
+    assert found.title
+    assert found.methods
+    if name.startswith("paper/"):
+        assert found.has_folder == ("fashion" not in name)
+    else:
+        spec = parse_spec(found.model, InputError)
+        assert 2e6 < analyze(models.build(spec.name, **spec.arguments)).macs < 6e6  # what two cores train in minutes
+
+
+def test_the_paper_s_settings_read_its_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """On tiny files in the publishers' forms: model and data fit each other as they are."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    files = publishers.cifar_python(tmp_path, [pixels(4, 32)] * 6, [[0, 1, 2, 9]] * 6)
+    know(monkeypatch, cifar, "PYTHON", files)
+    parts = {
+        f"{n}_32x32.mat": publishers.svhn(tmp_path, f"{n}_32x32.mat", pixels(4, 32), [0, 1, 2, 9])
+        for n in ("train", "test")
+    }
+    know(monkeypatch, svhn, "RELEASE", parts)
+    unlabelled = publishers.stl10(tmp_path, "train", pixels(4, 96), [0, 1, 2, 9])
+    know(monkeypatch, stl10, "RELEASE", unlabelled | publishers.stl10(tmp_path, "test", pixels(2, 96), [3, 4]))
+    train = publishers.tar_of({"n01.tar": publishers.tar_of({"n01_1.JPEG": publishers.encoded((9, 9, 9))})})
+    test = publishers.tar_of({"ILSVRC2012_val_00000001.JPEG": publishers.encoded((9, 9, 9))})
+    content = dict(zip(imagenet.ARCHIVES, (train, test, publishers.devkit(["n01"], [1])), strict=True))
+    for file, data in publishers.written(tmp_path, content).items():
+        monkeypatch.setitem(imagenet.ARCHIVES, file, md5(data))
+    for name in experiments.names():
+        found = experiments.read(name)
+        if not found.has_folder:
+            continue
+        spec = parse_spec(found.model, InputError)
+        graph = TraceGraph.of(models.build(spec.name, **spec.arguments))
+        dataset = data_for(graph, found.data_in(str(tmp_path)))
+        inputs, _ = next(dataset.train.batches(2, shuffle=True))
+        assert inputs["input"].shape[1:] == graph.size("input")[1:]  # type: ignore[index]
+        with pytest.raises(InputError, match="Give it as --data-dir DIR"):
+            found.data_in(None)
+
+
+def test_runs_are_done_once_and_in_an_order_that_works(tiny: Path, tmp_path: Path) -> None:
+    runner, found = runner_in(tmp_path), experiments.read(str(tiny))
+    runs = runner.missing(found)
+    assert [run.name for run in runs] == ["tiny-plain-0", "tiny-h2spg-0", "tiny-second-0", "tiny-scratch-0"]
+    lines = {run.method: runner.do(run) for run in runs}
+    assert runner.missing(found) == []
+    assert list(runner.finished()) == [run.name for run in runs]
+    assert lines["h2spg"]["verified"]["passed"]
+    assert lines["h2spg"]["macs"] == lines["scratch"]["macs"] < lines["plain"]["macs"]
+    assert len(lines["h2spg"]["chosen"]) > 0
+    assert lines["second"]["config"]["score"] == "random"
+    assert 0 <= lines["scratch"]["accuracy"] <= 1
+    text = page([found], lines.values())
+    assert "## Tiny" in text
+    assert "Compact against zeroed full, 2 runs" in text
+    assert text.count("\n| ") == 5
+
+
+def test_a_run_that_was_begun_goes_on(tiny: Path, tmp_path: Path) -> None:
+    found = experiments.read(str(tiny))
+    whole = runner_in(tmp_path / "one").do(Run(found, "h2spg", 0))
+    runner = runner_in(tmp_path / "two")
+
+    def stop(event: object) -> None:
+        if getattr(event, "kind", "") == "epoch":
+            raise KeyboardInterrupt
+
+    for method in ("h2spg", "plain"):
+        with pytest.raises(KeyboardInterrupt):
+            runner.do(Run(found, method, 0), stop)
+        assert not runner.finished()
+        line = runner.do(Run(found, method, 0))
+        runner.results.unlink()
+        if method == "h2spg":
+            assert (line["accuracy"], line["chosen"]) == (whole["accuracy"], whole["chosen"])
+
+
+def test_on_the_command_line(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common = ["experiment", str(tiny), "-o", str(tmp_path / "runs"), "--threads", "1"]
+    assert main([*common, "--estimate"]) == 0
+    assert "Tiny: 4 of 4 runs" in capsys.readouterr().out
+    assert main([*common, "--only", "*-plain-*", "--json"]) == 0
+    (line,) = json.loads(capsys.readouterr().out)["runs"]
+    assert line["name"] == "tiny-plain-0"
+    assert main(["results", str(tmp_path / "runs" / "results.jsonl"), "--experiment", str(tiny)]) == 0
+    assert "full network, trained plainly" in capsys.readouterr().out
+    assert main(["experiment", str(tiny), "-o", str(tmp_path / "other"), "--only", "*scratch*"]) == 2
+    assert "tiny-scratch-0 needs the network that tiny-h2spg-0 finds" in capsys.readouterr().err
+    assert main(["experiment"]) == 0
+    assert "stackedunets-6k" in capsys.readouterr().out
+
+
+def test_options_of_a_method() -> None:
+    def of(mode: str, method: str) -> dict[str, object]:
+        found = experiments.read("regnet-6k")
+        return Experiment(
+            **{f: getattr(found, f) for f in ("name", "title", "model", "data", "target")}, options={"mode": mode}
+        ).options_of(method)
+
+    assert of("erase", "random") == {"mode": "erase", "score": "random"}
+    assert of("joint", "random") == {"mode": "joint", "score": "random", "channel_score": "random"}
+    assert of("prune", "random") == {"mode": "prune", "channel_score": "random"}
+    assert of("joint", "h2spg") == {"mode": "joint"}
+    assert set(METHODS) >= {"plain", "h2spg", "scratch", "random", "magnitude", "hesso", "dhspg"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (('"plain", ', '"plane", '), "there is no method 'plane'"),
+        (("epochs", "epoch"), "there is no option 'epoch'"),
+        (("remove_groups", "remove"), "unexpected keyword argument 'remove'"),
+        (("title", "heading"), "unexpected keyword argument 'heading'"),
+        (("[target]", "[target"), "Expected ']'"),
+    ],
+)
+def test_files_that_say_something_else_are_refused(change: tuple[str, str], message: str, tiny: Path) -> None:
+    tiny.write_text(tiny.read_text().replace(*change))
+    with pytest.raises(InputError) as caught:
+        experiments.read(str(tiny))
+    assert message in str(caught.value)
+
+
+def test_names_that_there_are_not(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"there is no experiment 'nope'\nChoose one of: "):
+        experiments.read("nope")
+    with pytest.raises(InputError, match="cannot be read"):
+        experiments.read(str(tmp_path / "nope.toml"))
+    (tmp_path / "results.jsonl").write_text("no JSON\n")
+    with pytest.raises(InputError, match="holds no results"):
+        runner_in(tmp_path).finished()
+
+
+def test_new_weights_are_like_those_of_a_new_network() -> None:
+    model = models.build("stackedunets", width=16)
+    other = reinitialised(model, 5)
+    onnx.checker.check_model(other)
+    old, new = ({t.name: numpy_helper.to_array(t) for t in m.graph.initializer} for m in (model, other))
+    assert old.keys() == new.keys()
+    for name, values in new.items():
+        if values.ndim == 4:
+            assert not np.array_equal(values, old[name])
+            assert np.std(values) == pytest.approx(np.sqrt(2 / np.prod(values.shape[1:])), rel=0.25)
+        elif not name.endswith("scales"):
+            assert np.array_equal(values, old[name]) or name == "linear79.weight"
+
+
+def test_the_standard_error_of_one_value_is_not_known() -> None:
+    assert np.isnan(standard_error([1.0]))
+    assert standard_error([1.0, 3.0]) == pytest.approx(1.0)
