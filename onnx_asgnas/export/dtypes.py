@@ -6,7 +6,7 @@ from onnx import TensorProto
 
 from onnx_asgnas.errors import ModelError
 
-_TORCH = {
+_TORCH: dict[int, str] = {
     TensorProto.FLOAT: "float32",
     TensorProto.DOUBLE: "float64",
     TensorProto.FLOAT16: "float16",

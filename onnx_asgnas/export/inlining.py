@@ -33,7 +33,7 @@ def inlined(steps: list[Step], outputs: Collection[str]) -> list[Step]:
 
 def _put_in(code: Expression, known: dict[str, Expression], counts: Counter[str]) -> Expression:
     """Put in what is known, first what is plain, then what fits."""
-    code = mapped(code, lambda part: known[part.tensor] if _is_known_plain(part, known) else None)
+    code = mapped(code, lambda part: _known_plain(part, known))
     code = mapped(code, _item_of_written)
     for name in dict.fromkeys(refs(code)):
         if name not in known or _is_plain(known[name]):
@@ -49,8 +49,9 @@ def _wrapped(part: Expression, name: str, known: dict[str, Expression]) -> Expre
     return known[name] if isinstance(part, Ref) and part.tensor == name else None
 
 
-def _is_known_plain(part: Expression, known: dict[str, Expression]) -> bool:
-    return isinstance(part, Ref) and part.tensor in known and _is_plain(known[part.tensor])
+def _known_plain(part: Expression, known: dict[str, Expression]) -> Expression | None:
+    value = known.get(part.tensor) if isinstance(part, Ref) else None
+    return value if value is not None and _is_plain(value) else None
 
 
 def _is_plain(code: Expression) -> bool:

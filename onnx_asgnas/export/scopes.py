@@ -7,10 +7,14 @@ it (layer1.0.conv1.weight), and a node without weights stands with what it follo
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from itertools import takewhile
 
 from onnx_asgnas.graph import TraceGraph
 
 Scope = tuple[str, ...]
+
+_NEAR = 8
+"""Nodes behind a Concat in which the next weight is looked for."""
 
 
 def scopes_of(graph: TraceGraph) -> list[Scope]:
@@ -43,8 +47,28 @@ def _by_weights(graph: TraceGraph) -> list[Scope]:
             behind = [graph.producer[name] for name in graph.reads[index] if name in graph.producer]
             last = max(behind, default=None)
             owner = () if last is None else scopes[last] if owners[last] is None else scopes[last][:-1]
+            if graph.nodes[index].op_type == "Concat":
+                owner = _shared(owner, _owner_ahead(graph, index, owners))
         scopes.append(owner)
     return _with_even_tails(graph, scopes, owners)
+
+
+def _owner_ahead(graph: TraceGraph, index: int, owners: list[Scope | None]) -> Scope:
+    """The owner of the next weight that what a node gives meets; () where none is near."""
+    for _ in range(_NEAR):
+        readers = graph.consumers.get(graph.nodes[index].output[0], [])
+        if not readers:
+            return ()
+        index = readers[0]
+        owner = owners[index]
+        if owner is not None:
+            return owner
+    return ()
+
+
+def _shared(one: Scope, other: Scope) -> Scope:
+    both = takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
+    return tuple(part for part, _ in both)
 
 
 def _owner(graph: TraceGraph, index: int) -> Scope | None:

@@ -68,7 +68,7 @@ def _scope_of_joint(step: Step, scope_of: dict[str, Scope]) -> Scope:
 
 
 def _refuse_unknown(graph: TraceGraph) -> None:
-    unknown = {}
+    unknown: dict[str, str] = {}
     for index in range(len(graph.nodes)):
         site = Site(graph, index, (), {})
         if writer_of(site) is None:

@@ -17,7 +17,7 @@ def export(
     compact: Annotated[Path, typer.Argument(metavar="COMPACT", help="The ONNX model, compact or any other.")],
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", metavar="FILE.py|DIR", help="Where the code goes; the weights go beside it."),
+        typer.Option("--output", "-o", metavar="FILE.py|DIR", help="Where the code goes, its weights beside it."),
     ],
     to: Annotated[str, typer.Option("--to", callback=one_of("torch"), help="What is written: torch.")] = "torch",
     seed: Seed = 0,

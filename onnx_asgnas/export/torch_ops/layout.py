@@ -186,6 +186,8 @@ def depth_to_space(site: Site) -> Step:
     block = int(site.attribute("blocksize"))
     names = Code("{}.shape", (site[0],))
     n, c, h, w = (index(names, str(at)) for at in range(4))
+    parts: tuple[Expression, ...]
+    shape: tuple[Expression, ...]
     if site.node.op_type == "DepthToSpace":
         parts = (n, size, size, infix("//", c, Lit(block * block, "area")), h, w)
         order, shape = (0, 3, 4, 1, 5, 2), (n, Lit(-1, "c"), infix("*", h, size), infix("*", w, size))

@@ -47,7 +47,8 @@ def layer_norm(site: Site) -> Step:
     shape, given = (site.shape(0) or ())[axis:], site.shape(1)
     if None in shape or given != shape or (site.has(2) and site.shape(2) != shape):
         raise site.refused("its scale is not of the shape that it normalises over")
-    size = Lit(int(shape[0]) if len(shape) == 1 else tuple(int(n) for n in shape if n is not None), "features")
+    lengths = tuple(int(n) for n in shape if n is not None)
+    size = Lit(lengths[0] if len(lengths) == 1 else lengths, "features")
     eps: dict[str, Expression] = {} if epsilon(site).value == 1e-5 else {"eps": epsilon(site)}
     if site.is_own(1) and (not site.has(2) or site.is_own(2)):
         tensors = {"weight": Stored(site.node.input[1])}
@@ -56,9 +57,8 @@ def layer_norm(site: Site) -> Step:
         else:
             eps["bias"] = Lit(False, "bias")
         return site.layer(call("nn.LayerNorm", size, **eps), tensors, site[0])
-    wanted = size if isinstance(size.value, tuple) else Lit((size.value,), "features")
     operands = [site[1], *([site[2]] if site.has(2) else [])]
-    return site.step(call("F.layer_norm", site[0], wanted, *operands, eps=epsilon(site)))
+    return site.step(call("F.layer_norm", site[0], Lit(lengths, "features"), *operands, eps=epsilon(site)))
 
 
 @writes("RMSNormalization", domain="")

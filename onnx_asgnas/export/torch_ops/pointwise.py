@@ -212,6 +212,8 @@ def total(site: Site) -> Step:
 @writes("Clip")
 def clip(site: Site) -> Step:
     """https://onnx.ai/onnx/operators/onnx__Clip.html; bounds were attributes before version 11."""
+    low: Expression | None
+    high: Expression | None
     if site.version < 11:
         low, high = (None if site.attribute(name) is None else _set(site, name, 0.0) for name in ("min", "max"))
     else:
