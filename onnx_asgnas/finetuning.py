@@ -30,7 +30,7 @@ from onnx_asgnas.training.checkpoint import Checkpoints
 from onnx_asgnas.training.data import Dataset
 from onnx_asgnas.training.events import Event, EventLog
 from onnx_asgnas.training.losses import Objective
-from onnx_asgnas.training.metrics import Evaluation, evaluate
+from onnx_asgnas.training.metrics import Evaluation, evaluate, evaluation_batch
 
 logger = logging.getLogger(__name__)
 
@@ -146,4 +146,8 @@ def _optimizer(module: OnnxModule, config: TrainConfig) -> torch.optim.Optimizer
 
 
 def _judged(module: OnnxModule, goal: Objective, dataset: Dataset, config: TrainConfig) -> Evaluation | None:
-    return None if dataset.test is None else evaluate(module, dataset.test, goal, config.metrics)
+    return (
+        None
+        if dataset.test is None
+        else evaluate(module, dataset.test, goal, config.metrics, evaluation_batch(config.batch_size))
+    )

@@ -207,7 +207,7 @@ def _train(run: RunDirectory, start: _Start, on_event: Listener | None) -> None:
             config,
             on_event if processes.first else None,
             Checkpoints(run.checkpoints),
-            rebuild=_rebuilding(start.space, config),
+            rebuild=rebuilding(start.space, config),
             processes=processes,
         )
         history = loop.run()
@@ -248,13 +248,15 @@ def _optimizer(module: OnnxModule, goal: Objective, start: _Start, processes: Pr
         select_at=config.select_at,
         zero_at=config.zero_at,
         epsilon=config.epsilon,
-        evaluate=loss_probe(module, start.dataset.train, goal, config.seed, processes),
+        evaluate=loss_probe(
+            module, start.dataset.train, goal, config.seed, processes, training_batch=config.batch_size
+        ),
         agree=agree,
         seed=config.seed,
     )
 
 
-def _rebuilding(space: SearchSpace, config: SearchConfig) -> Rebuild:
+def rebuilding(space: SearchSpace, config: SearchConfig) -> Rebuild:
     """What gives the loop the compact network, as a module with the same options."""
 
     def rebuild(module: OnnxModule, selection: Selection) -> Narrowed | None:

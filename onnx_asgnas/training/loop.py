@@ -25,13 +25,15 @@ from onnx_asgnas.training.gradients import Parts
 from onnx_asgnas.training.h2spg import H2SPG, Phase
 from onnx_asgnas.training.interrupts import deferred_interrupts
 from onnx_asgnas.training.losses import Objective
-from onnx_asgnas.training.metrics import Evaluation, evaluate
+from onnx_asgnas.training.metrics import Evaluation, evaluate, evaluation_batch
 from onnx_asgnas.training.narrowing import Narrowed
 from onnx_asgnas.training.schedules import LearningRate
 
 __all__ = ["Event", "Loop", "Rebuild", "Timing", "loss_probe", "steps_of"]
 
 _PROBE_BATCHES, _PROBE_BATCH = 4, 256
+_PROBE_TRAINING_BATCHES = 8
+"""A batch of the probe is at most so many of training: nothing is kept for gradients."""
 _PROBE_EPOCH = 2**31 - 1
 """An epoch that no run reaches: its order gives the batches that a measured score looks at."""
 CHECKPOINT_SECONDS = 60.0
@@ -47,20 +49,25 @@ def steps_of(dataset: Dataset, batch_size: int, epochs: int) -> int:
 
 
 def loss_probe(
-    module: OnnxModule, split: Split, loss: Objective, seed: int, processes: Processes = ALONE
+    module: OnnxModule,
+    split: Split,
+    loss: Objective,
+    seed: int,
+    processes: Processes = ALONE,
+    *,
+    training_batch: int = _PROBE_BATCH,
 ) -> Callable[[], float]:
     """What a measured score calls: the mean loss on a few fixed training batches, forward only.
 
     Batch normalisation takes the batches' own statistics, since the running ones are those of the network before
-    anything was removed. Several processes share the batches.
+    anything was removed. Several processes share the batches. `training_batch` is what fits in memory with gradients.
     """
     batches: list[Batch] = []
+    size = min(_PROBE_BATCH, _PROBE_TRAINING_BATCHES * training_batch)
 
     def measure() -> float:
         if not batches:
-            batches.extend(
-                islice(split.batches(_PROBE_BATCH, shuffle=True, seed=seed, epoch=_PROBE_EPOCH), _PROBE_BATCHES)
-            )
+            batches.extend(islice(split.batches(size, shuffle=True, seed=seed, epoch=_PROBE_EPOCH), _PROBE_BATCHES))
         losses = torch.zeros(len(batches), dtype=torch.float64)
         with torch.no_grad():
             for place in processes.mine(range(len(batches))):
@@ -217,7 +224,8 @@ class Loop:
     def _end_epoch(self, epoch: int) -> None:
         self._must_agree()
         test = self.dataset.test
-        found = evaluate(self.working, test, self.loss, self.metrics) if test is not None else None
+        size = evaluation_batch(self.batch_size)
+        found = evaluate(self.working, test, self.loss, self.metrics, size) if test is not None else None
         event = self._event("epoch", epoch, found)
         self.history.append(event)
         self._loss_sum = 0.0

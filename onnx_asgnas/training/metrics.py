@@ -20,6 +20,12 @@ from onnx_asgnas.training.losses.kinds import Inputs, Own
 
 _EVALUATION_BATCH = 500
 
+
+def evaluation_batch(training_batch: int) -> int:
+    """How many samples are evaluated at once: what training holds fits twice where nothing is kept for gradients."""
+    return min(_EVALUATION_BATCH, 2 * training_batch)
+
+
 Sums = Callable[[Tensor, Tensor], Tensor]
 
 
