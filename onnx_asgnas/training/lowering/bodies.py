@@ -88,8 +88,11 @@ def _defined_for(schema: Any, node: onnx.NodeProto, shapes: ShapeInference, opse
         return None
     version = _fitting(schema.context_dependent_function_opset_versions, opset)
     types = [_type(name, shapes).SerializeToString() for name in node.input]
-    found = schema.get_context_dependent_function_with_opset_version(version, node.SerializeToString(), types)
-    return onnx.FunctionProto.FromString(found) if found else None
+    found: bytes = schema.get_context_dependent_function_with_opset_version(version, node.SerializeToString(), types)
+    if not found:
+        return None
+    function: onnx.FunctionProto = onnx.FunctionProto.FromString(found)
+    return function
 
 
 def _fitting(versions: Sequence[int], opset: int) -> int:

@@ -18,7 +18,7 @@ _LARGEST_DETERMINANT = 5
 def rewrite_matmul(site: Site) -> Value:
     """MatMul of matrices: the gradient refuses vectors."""
     one, other = site.input(0), site.input(1)
-    if min(one.rank, other.rank) > 1:
+    if not (one.has_rank and other.has_rank) or min(one.rank, other.rank) > 1:
         return site.kept("MatMul", one, other)
     left = one.unsqueeze(0) if one.rank == 1 else one
     right = other.unsqueeze(1) if other.rank == 1 else other
@@ -36,7 +36,8 @@ def rewrite_einsum(site: Site) -> Value:
     left, have = parts[0]
     for at, (right, labels) in enumerate(parts[1:], 1):
         later = set(wanted).union(*(term for _, term in parts[at + 1 :]))
-        left, have = _contracted(_summed(left, have, later | set(labels)), _summed(right, labels, later | set(have)), later)
+        pair = _summed(left, have, later | set(labels)), _summed(right, labels, later | set(have))
+        left, have = _contracted(*pair, later)
     left, have = _summed(left, have, set(wanted))
     return left.transpose(*(have.index(label) for label in wanted))
 
@@ -49,7 +50,8 @@ def _labels(site: Site, ranks: Sequence[int]) -> tuple[list[list[str]], list[str
     equation = site.attribute("equation").replace(" ", "")
     left, arrow, right = equation.partition("->")
     terms = left.split(",")
-    extra = [rank - len(term.replace("...", "")) if "..." in term else 0 for term, rank in zip(terms, ranks, strict=True)]
+    letters = [len(term.replace("...", "")) for term in terms]
+    extra = [r - n if "..." in term else 0 for term, n, r in zip(terms, letters, ranks, strict=True)]
 
     def spelled(term: str, count: int) -> list[str]:
         before, dots, after = term.partition("...")
@@ -59,8 +61,8 @@ def _labels(site: Site, ranks: Sequence[int]) -> tuple[list[list[str]], list[str
     if arrow:
         return spelt, spelled(right, max(extra))
     counts = Counter(label for term in spelt for label in term)
-    letters = sorted(label for label, count in counts.items() if count == 1 and not label.isdigit())
-    return spelt, [*(str(at) for at in reversed(range(max(extra)))), *letters]
+    once = sorted(label for label, count in counts.items() if count == 1 and not label.isdigit())
+    return spelt, [*(str(at) for at in reversed(range(max(extra)))), *once]
 
 
 def _without_repeats(x: Value, labels: list[str]) -> Labelled:

@@ -32,7 +32,7 @@ def _native_to_ort(node: onnx.NodeProto) -> bool:
     if node.op_type not in ORT_OPERATORS:
         return False
     wrong = _WRONG_FORMS.get(node.op_type)
-    return wrong is None or not wrong(node)
+    return wrong is None or not bool(wrong(node))
 
 
 ORT_OPERATORS = frozenset(

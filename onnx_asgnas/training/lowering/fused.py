@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from onnx_asgnas.training.lowering.norm import root_mean_square
@@ -12,7 +14,7 @@ from onnx_asgnas.training.lowering.site import Site, Value
 
 @rewrite("Gelu", domain=MICROSOFT)
 def rewrite_gelu(site: Site) -> Value:
-    """x Φ(x)."""
+    """The Gaussian error linear unit."""
     return gelu(site.input())
 
 
@@ -37,9 +39,9 @@ def rewrite_gemm_fast_gelu(site: Site) -> Value:
 
 @rewrite("QuickGelu", domain=MICROSOFT)
 def rewrite_quick_gelu(site: Site) -> Value:
-    """x sigmoid(alpha x)."""
+    """Gelu by a sigmoid: x sigmoid(alpha x)."""
     x = site.input()
-    return x * (x * site.attribute("alpha", 1.702)).sigmoid()
+    return x * (x * float(site.attribute("alpha", 1.702))).sigmoid()
 
 
 @rewrite("BiasSplitGelu", domain=MICROSOFT)
@@ -72,7 +74,7 @@ def rewrite_bias_softmax(site: Site) -> Value:
 
 @rewrite("FusedMatMul", "TransposeMatMul", domain=MICROSOFT)
 def rewrite_fused_matmul(site: Site) -> Value:
-    """alpha A B, with either transposed."""
+    """The product alpha A B, with either transposed."""
     one, other = site.input(0), site.input(1)
     if site.attribute("transBatchA", 0) or site.attribute("transBatchB", 0):
         raise site.refusal("it moves the batch axis")
@@ -108,7 +110,7 @@ def rewrite_fused_conv(site: Site) -> Value:
     return _activated(result, activation, extra)
 
 
-def _activated(x: Value, activation: str, parameters: dict[str, float]) -> Value:
+def _activated(x: Value, activation: str, parameters: dict[str, Any]) -> Value:
     site = x.site
     if not activation:
         return x
@@ -125,7 +127,8 @@ def rewrite_skip_layer_normalization(site: Site) -> list[Value | None]:
     """LayerNormalization of a sum, which is an output too."""
     total = _with_skip(site, 4)
     beta = site.input(3) if site.has(3) else None
-    normal = site.op("LayerNormalization", total, site.input(2), beta, axis=-1, epsilon=site.attribute("epsilon", 1e-12))
+    epsilon = site.attribute("epsilon", 1e-12)
+    normal = site.op("LayerNormalization", total, site.input(2), beta, axis=-1, epsilon=epsilon)
     return [normal, None, None, total]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +42,7 @@ def rewrite_gather(site: Site) -> Value:
     """Gather as it is, or of one place or of places in a row as a Slice, whose gradient is much faster."""
     x, index = site.input(0), site.input(1)
     places = index.constant
-    if places is None or places.ndim > 1 or not places.size or site.graph.shapes.shape(x.name) is None:
+    if places is None or places.ndim > 1 or not places.size or not x.has_rank:
         return site.kept("Gather", x, index, axis=site.attribute("axis", 0))
     axis = site.axis(0, x.rank)
     length = x.shape[axis]
@@ -135,7 +136,7 @@ def _mirrored(x: Value, axis: int, pads: list[int], mode: str) -> Value:
         x = x.slice(axis, max(-pads[0], 0), end)
     length = x.dim(axis)
     if isinstance(length, int):
-        return x.gather(np.pad(np.arange(length), (before, after), mode=mode), axis)  # type: ignore[call-overload]
+        return x.gather(np.pad(np.arange(length), (before, after), mode=mode), axis)
     site = x.site
     total = length + site.ints(before + after)
     places = site.range(total) - site.ints(before)
@@ -174,6 +175,8 @@ def rewrite_one_hot(site: Site) -> Value:
 def rewrite_where(site: Site) -> Value:
     """Where of operands of one shape: the gradient forgets that one was broadcast."""
     condition, *branches = site.inputs()
+    if not all(x.has_rank for x in (condition, *branches)):
+        return site.kept("Where", condition, *branches)
     shape = broadcast([condition, *branches])
     sizes = [dim if isinstance(dim, int) else None for dim in shape]
     wide = [x.expand(*shape) if x.name in site.graph.reached and x.shape != sizes else x for x in branches]
@@ -225,7 +228,7 @@ def rewrite_scatter(site: Site) -> Value:
     """
     data, index, updates = site.inputs()
     kind, by_place = site.attribute("reduction", "none"), site.node.op_type == "ScatterND"
-    given = {} if by_place else {"axis": site.axis(0, data.rank)}
+    given: dict[str, Any] = {} if by_place else {"axis": site.axis(0, data.rank)}
 
     def added(to: Value, values: Value) -> Value:
         zeros = site.filled(0.0, to.dims(), to)

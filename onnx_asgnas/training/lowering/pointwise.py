@@ -48,7 +48,8 @@ def rewrite_pow(site: Site) -> Value:
     """
     x, power = site.input(0), site.input(1)
     value = power.constant
-    if value is not None and value.size == 1 and value.ndim <= x.rank and float(value.item()) in (1, 2, 3):
+    scalar = value is not None and value.size == 1 and (not value.ndim or (x.has_rank and value.ndim <= x.rank))
+    if value is not None and scalar and float(value.item()) in (1, 2, 3):
         return reduce(lambda one, other: one * other, [x] * int(value.item()))
     if power.name not in site.graph.reached:
         return site.kept("Pow", x, power.cast(x.dtype))
@@ -79,14 +80,14 @@ def _elu(x: Value, alpha: float) -> Value:
 def rewrite_selu(site: Site) -> Value:
     """Gamma Elu(x)."""
     alpha = site.attribute("alpha", 1.67326319217681884765625)
-    return site.attribute("gamma", 1.05070102214813232421875) * _elu(site.input(), alpha)
+    return _elu(site.input(), alpha) * float(site.attribute("gamma", 1.05070102214813232421875))
 
 
 @rewrite("Celu")
 def rewrite_celu(site: Site) -> Value:
     """max(0, x) + min(0, alpha (exp(x / alpha) - 1))."""
-    x, alpha = site.input(), site.attribute("alpha", 1.0)
-    return x.relu() + alpha * ((-(-x * (1 / alpha)).relu()).exp() - 1.0)
+    x, alpha = site.input(), float(site.attribute("alpha", 1.0))
+    return x.relu() + ((-(-x * (1 / alpha)).relu()).exp() - 1.0) * alpha
 
 
 @rewrite("HardSigmoid")

@@ -28,7 +28,7 @@ def rewrite_whole_numbers(site: Site) -> Value:
 @rewrite("DequantizeLinear")
 @rewrite("DequantizeLinear", domain=MICROSOFT)
 def rewrite_dequantize(site: Site) -> Value:
-    """With the QuantizeLinear that it reads: rounded to whole steps, and the gradient of a clip to the range that it holds.
+    """With the QuantizeLinear that it reads: rounded to whole steps, and the gradient of a clip to their range.
 
     Written in floats: the runtime moves such pairs about, and then finds their zero points no more.
     """

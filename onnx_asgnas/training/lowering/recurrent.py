@@ -89,7 +89,8 @@ def _time_first(site: Site) -> Value:
 
 def _directions(site: Site) -> list[bool]:
     """For each direction whether it goes backward."""
-    return {"forward": [False], "reverse": [True], "bidirectional": [False, True]}[site.attribute("direction", "forward")]
+    ways = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}
+    return ways[site.attribute("direction", "forward")]
 
 
 def _part(value: Value, at: int, axis: int = 0) -> Value:
@@ -98,7 +99,7 @@ def _part(value: Value, at: int, axis: int = 0) -> Value:
 
 
 def _by_kernel(site: Site, kernel: str, outputs: int, states: int) -> list[Value | None]:
-    """The runtime's kernel, one direction after the other; it takes states and gives them with an axis of directions."""
+    """The runtime's kernel, one direction after the other; its states have an axis of directions."""
     x, batch_first = _time_first(site), bool(site.attribute("layout", 0))
     directions = _directions(site)
     made: list[list[Value]] = []
@@ -116,10 +117,10 @@ def _by_kernel(site: Site, kernel: str, outputs: int, states: int) -> list[Value
             width = site.input(1).fixed_size(1, "bias")
             own[2] = site.filled(0.0, [1, 2 * width], x)
         sequence = reversed_along(x, 0) if backward else x
-        extra = {"linear_before_reset": 1} if kernel == "GRUTraining" else {}
-        result = site.ops(
-            kernel, outputs, sequence, *own, None, *first, domain=MICROSOFT, hidden_size=site.attribute("hidden_size"), **extra
-        )
+        given = {"hidden_size": site.attribute("hidden_size")}
+        if kernel == "GRUTraining":
+            given["linear_before_reset"] = 1
+        result = site.ops(kernel, outputs, sequence, *own, None, *first, domain=MICROSOFT, **given)
         steps = reversed_along(result[0], 0, x.dim(0)) if backward else result[0]
         made.append([steps, *result[1 : 1 + states]])
     joined = [site.concat(list(parts), 1 if not at else 0) for at, parts in enumerate(zip(*made, strict=True))]
@@ -188,7 +189,7 @@ def _unrolled(layer: Layer, backward: bool, step: Step) -> tuple[Value, Sequence
 
 
 def _gates(layer: Layer, x: Value, h: Value, count: int) -> list[Value]:
-    """x W^T + h R^T + the two biases, for each gate."""
+    """The sum x W^T + h R^T and the two biases, for each gate."""
     total = x @ layer.weight.swap(0, 1) + h @ layer.recurrence.swap(0, 1)
     if layer.bias is not None:
         one, other = layer.bias.split(0, [count * layer.hidden] * 2)
@@ -221,10 +222,10 @@ def _gru_step(layer: Layer, x: Value, states: Sequence[Value]) -> Sequence[Value
     f, g = layer.activations
     size = [layer.hidden] * 3
     w, r = (layer.weight.split(0, size), layer.recurrence.split(0, size))
-    zero = [None] * 3
-    wb, rb = (
-        (part.split(0, size) for part in layer.bias.split(0, [3 * layer.hidden] * 2)) if layer.bias is not None else (zero, zero)
-    )
+    wb: Sequence[Value | None] = [None] * 3
+    rb: Sequence[Value | None] = [None] * 3
+    if layer.bias is not None:
+        wb, rb = (part.split(0, size) for part in layer.bias.split(0, [3 * layer.hidden] * 2))
 
     def affine(y: Value, matrix: Value, bias: Value | None) -> Value:
         product = y @ matrix.swap(0, 1)

@@ -121,10 +121,12 @@ def _resize_in_graph(site: Site, at: int, length: Dim, given: Value, *, by_scale
         raise site.refusal(f"it crops, and the size of axis {at} is open")
     eye = _identity(site, length, site.input())
     own = given.slice(0, at, at + 1)
+    amounts: list[Value | None]
     if by_scale:
         amounts = [site.concat([site.constant(np.ones(1, np.float32)), own], 0)]
     else:
-        amounts = [None, site.lengths([eye.dim(0), own])]  # type: ignore[list-item]
+        # The runtime follows lengths through shape arithmetic, and counts none where one is unknown: not through Abs.
+        amounts = [None, site.op("Abs", site.lengths([eye.dim(0), own]))]
     attributes = {a.name: helper.get_attribute_value(a) for a in _along_one_axis(site)}
     return site.op("Resize", eye, None, *amounts, **attributes)
 

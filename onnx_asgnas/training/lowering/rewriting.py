@@ -1,4 +1,4 @@
-"""A graph in the making: nodes are taken over, rewritten, or replaced by their definitions, until an engine takes all."""
+"""A graph in the making: nodes taken over, rewritten or replaced by definitions, until an engine takes all."""
 
 from __future__ import annotations
 
@@ -273,8 +273,8 @@ class Rewriting:
 
     def _take_constant(self, node: onnx.NodeProto) -> None:
         """A Constant of a definition becomes an initializer of its name."""
-        value = ReferenceEvaluator(node).run(None, {})[0]
-        self._add_constant(node.output[0], np.asarray(value))
+        values: Any = ReferenceEvaluator(node).run(None, {})
+        self._add_constant(node.output[0], np.asarray(values[0]))
 
     def _add_constant(self, name: str, value: NDArray[Any]) -> str:
         self._constants[name] = value

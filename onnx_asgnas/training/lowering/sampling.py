@@ -156,7 +156,7 @@ def rewrite_region_align(site: Site) -> Value:
 
 
 def _tents(points: Value, size: Dim) -> Value:
-    """How much each pixel counts for a point on its axis: [R, points] to [R, points, size]; far outside nothing does."""
+    """How much each pixel counts for a point: [R, points] to [R, points, size]; far outside of the image nothing does."""
     site, length = points.site, _as_float(size, points)
     inside = site.op("And", points >= -1.0, points <= length)
     place = site.op("Min", site.op("Max", points, 0.0), length - 1.0).unsqueeze(2)
@@ -204,6 +204,4 @@ def _regular_places(site: Site, kernel: Sequence[int], result: Sequence[int]) ->
     pads = site.attribute("pads", [0] * (2 * count))
     taps = np.meshgrid(*(np.arange(size) * step for size, step in zip(kernel, dilations, strict=True)), indexing="ij")
     starts = np.meshgrid(*(np.arange(size) * step for size, step in zip(result, strides, strict=True)), indexing="ij")
-    return [
-        taps[at].ravel()[:, None] + starts[at].ravel()[None].astype(np.float64) - pads[at] for at in range(count)
-    ]
+    return [taps[at].ravel()[:, None] + starts[at].ravel()[None].astype(np.float64) - pads[at] for at in range(count)]

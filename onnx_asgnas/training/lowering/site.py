@@ -194,6 +194,11 @@ class Value:
         return len(self.shape)
 
     @property
+    def has_rank(self) -> bool:
+        """Is its rank known."""
+        return self.site.graph.shapes.shape(self.name) is not None
+
+    @property
     def dtype(self) -> Any:
         """Its numpy type; float32 where it is not known."""
         kind = self.site.graph.shapes.dtype(self.name)

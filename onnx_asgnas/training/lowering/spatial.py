@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onnx_asgnas.training.lowering.registry import rewrite
 from onnx_asgnas.training.lowering.site import Dim, Site, Value
@@ -178,19 +179,13 @@ def rewrite_columns_to_image(site: Site) -> Value:
     strides, dilations = _steps(site, count)
     pads = list(site.attribute("pads", [0] * (2 * count)))
     padded = [size + pads[at] + pads[at + count] for at, size in enumerate(image)]
-    index = np.zeros(1, np.int64)
-    places = [
-        np.arange(block[at])[:, None] * dilations[at]
-        + np.arange(0, padded[at] - dilations[at] * (block[at] - 1), strides[at])[None]
-        for at in range(count)
-    ]
-    # index[block 0, block 1, …, place 0, place 1, …]: where each value lies in the flat padded image
-    index = sum(
-        place.reshape([-1 if axis in (at, count + at) else 1 for axis in range(2 * count)] if count == 1 else
-                      [place.shape[0] if axis == at else place.shape[1] if axis == count + at else 1
-                       for axis in range(2 * count)]) * int(np.prod(padded[at + 1 :]))
-        for at, place in enumerate(places)
-    )  # fmt: skip
+    index: NDArray[np.int64] = np.zeros([1] * (2 * count), np.int64)  # [block…, place…]: where in the flat image
+    for at in range(count):
+        starts = np.arange(0, padded[at] - dilations[at] * (block[at] - 1), strides[at])
+        lines = np.arange(block[at])[:, None] * dilations[at] + starts[None]
+        shape = [1] * (2 * count)
+        shape[at], shape[count + at] = lines.shape
+        index = index + lines.reshape(shape) * int(np.prod(padded[at + 1 :]))
     channels = x.fixed_size(1, "channels") // int(np.prod(block))
     batch = x.dim(0)
     values = x.reshape(batch, channels, index.size)

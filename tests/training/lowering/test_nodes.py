@@ -19,8 +19,8 @@ from onnx_asgnas.errors import AsgnasError
 from tests.training.lowering.node_cases import Answer, NodeCase, node_cases, try_case
 
 LISTED = json.loads((Path(__file__).parent / "unsupported.json").read_text(encoding="utf-8"))
-FEW = 2
-"""Cases of one operator that run by default: the first and the last by name."""
+SMALL = 2000
+"""Elements up to which a case is quick in onnx's reference evaluator."""
 
 
 @cache
@@ -31,7 +31,14 @@ def cases() -> Sequence[NodeCase]:
             by_operator[case.domain, case.op_type].append(case)
     if os.environ.get("ONNX_ASGNAS_ALL_NODE_CASES"):
         return [case for found in by_operator.values() for case in found]
-    return [case for found in by_operator.values() for case in (found if len(found) <= FEW else (found[0], found[-1]))]
+    return [case for found in by_operator.values() for case in _two_of(found)]
+
+
+def _two_of(found: Sequence[NodeCase]) -> Sequence[NodeCase]:
+    """The smallest case of an operator, and the last by name of those that are small."""
+    first, *others = sorted(found, key=lambda case: sum(value.size for value in case.feeds.values()))
+    small = [case for case in others if sum(value.size for value in case.feeds.values()) <= SMALL]
+    return [first, *sorted(small, key=lambda case: case.name)[-1:]]
 
 
 def is_listed(case: NodeCase) -> bool:
