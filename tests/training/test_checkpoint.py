@@ -76,7 +76,7 @@ def test_a_failed_write_leaves_the_one_before(tmp_path: Path, monkeypatch: pytes
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OutputError, match="step 2 cannot be written.*No space left"):
+    with pytest.raises(OutputError, match=r"step 2 cannot be written.*No space left"):
         checkpoints.save(2, state(2))
     assert [path.name for path in tmp_path.iterdir()] == [path.name for path in checkpoints.files()]
     assert steps(checkpoints) == [1]
