@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, TypeAlias
@@ -12,13 +13,21 @@ import torch
 from onnx import TensorProto, numpy_helper
 from torch.autograd.function import once_differentiable
 
+from onnx_asgnas.config import EngineOptions
 from onnx_asgnas.errors import InputError, ModelError, TrainingError
 from onnx_asgnas.graph import ModelSource, TraceGraph
 from onnx_asgnas.operators import trainable_parameters
-from onnx_asgnas.training.engines import Engine, create_engine, resolve_engine
+from onnx_asgnas.training.engines import Engine, create_engine, dialect_of, refuse_torch_options, resolve_engine
 from onnx_asgnas.training.engines.ort_session import OrtInference
 from onnx_asgnas.training.inputs import InputSpec, bind_inputs, input_specs
-from onnx_asgnas.training.lowering import TrainingGraph, batch_norm_statistics, feed_from_outside, loadable, lower
+from onnx_asgnas.training.lowering import (
+    TrainingGraph,
+    batch_norm_statistics,
+    feed_from_outside,
+    in_float32,
+    loadable,
+    lower,
+)
 from onnx_asgnas.training.scopes import Scope, mount
 
 Outputs: TypeAlias = "torch.Tensor | tuple[torch.Tensor, ...]"
@@ -39,7 +48,15 @@ class OnnxModule(Scope):
 
     `freeze` and `train` are name patterns (`*`, `?`, `[...]`): parameters that start without `requires_grad`, and
     float constants that become parameters too. `requires_grad_()` works at any time: what needs no gradient is left
-    out of the backward graph from the next forward on. `threads` is how many onnxruntime may use (None: all cores).
+    out of the backward graph from the next forward on.
+
+    `engine` is the name of what computes outputs and gradients (`ort`, `torch`, or `auto`), or all of its options;
+    `device` and `threads` stand for those of its fields. `to(device)` moves the module where its engine is torch, and
+    inputs are taken from any device. Off the CPU the engine also evaluates.
+
+    A network in half precision is trained in float32: its parameters are float32 masters, its inputs may be given in
+    either type, and `to_onnx()` gives the types of the source. So is one whose weights are float64, which then is
+    computed in float32 throughout.
 
     Copies (`copy.deepcopy`, `pickle`) have weights, statistics, options and mode of their own, but neither gradients
     nor hooks. Raises ModelError for a model that cannot train, UnsupportedOperatorError for an operator without a
@@ -49,25 +66,25 @@ class OnnxModule(Scope):
     def __init__(
         self,
         model: ModelSource | TraceGraph,
-        engine: str = "auto",
+        engine: str | EngineOptions = "auto",
         *,
         freeze: Iterable[str] = (),
         train: Iterable[str] = (),
         freeze_bn: bool = False,
+        device: str | torch.device | None = None,
         threads: int | None = None,
     ) -> None:
         super().__init__()
+        self._options = _options(engine, device, threads)
         graph = model if isinstance(model, TraceGraph) else TraceGraph.of(model)
         statistics = batch_norm_statistics(graph.model)
         names = _parameters(graph, statistics, tuple(train))
         frozen = _matching(names, tuple(freeze), "freeze")
-        _refuse_other_floats(graph, names)
         _refuse_nothing_to_train(names, frozen)
-        self._engine_name = resolve_engine(engine)
         self._source = graph.model
         self._freeze_bn = freeze_bn
-        self._threads = threads
         self._specs: tuple[InputSpec, ...] = input_specs(graph.model)
+        self._run_in = _types_run_in(graph.model, names)
         self._engines: dict[tuple[tuple[str, ...], bool], Engine] = {}
         self._inference: OrtInference | None = None
         self._mount(graph, names, statistics, frozen)
@@ -89,6 +106,16 @@ class OnnxModule(Scope):
         return self._flat
 
     @property
+    def device(self) -> torch.device:
+        """Where the parameters are, and where outputs are given."""
+        return self._flat.device
+
+    @property
+    def engine(self) -> str:
+        """The name of the engine that computes gradients: `ort` or `torch`."""
+        return self._options.engine
+
+    @property
     def input_names(self) -> tuple[str, ...]:
         """The names of what `forward` takes, in order."""
         return tuple(spec.name for spec in self._specs)
@@ -103,7 +130,8 @@ class OnnxModule(Scope):
 
         Raises DataError for inputs that the network refuses: it names them, and what is expected.
         """
-        inputs = bind_inputs(self._specs, args, kwargs)
+        bound = bind_inputs(self._specs, args, kwargs)
+        inputs = [x.to(self.device, dtype) for x, dtype in zip(bound, self._run_in, strict=True)]
         self._reattach()
         outputs: tuple[torch.Tensor, ...]
         trained = {name: p for name, p in self._held_parameters.items() if p.requires_grad}
@@ -124,7 +152,9 @@ class OnnxModule(Scope):
         held = self._held()
         for tensor in result.graph.initializer:
             if tensor.name in held:
-                tensor.CopyFrom(numpy_helper.from_array(held[tensor.name].detach().numpy(), tensor.name))
+                kind = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+                value = held[tensor.name].detach().cpu().numpy().astype(kind, copy=False)
+                tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
         return result
 
     def __repr__(self) -> str:
@@ -140,26 +170,45 @@ class OnnxModule(Scope):
         return super().load_state_dict(state_dict, strict=strict)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        options = (self._engine_name, self._freeze_bn, self._threads, tuple(self._held_parameters))
+        options = (self._options, self._freeze_bn, tuple(self._held_parameters))
         return _restore, (self._source.SerializeToString(), options, *_state(self))
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> OnnxModule:
-        """What to(), half(), cuda() and the like call: parameters stay where they are or an error says so."""
+        """What to(), half(), cuda() and the like call: the vector moves as a whole, and stays float32."""
         moved = fn(self._flat)
-        if moved.dtype != torch.float32 or moved.device != self._flat.device:
+        if moved.dtype != torch.float32:
             raise InputError(
-                f"an ONNX network is trained in float32 on the CPU, not in {moved.dtype} on {moved.device}",
-                fix="Leave the module as it is, and move the data instead.",
+                f"an ONNX network is trained in float32, not in {moved.dtype}",
+                fix='Leave the module as it is; EngineOptions(autocast="bf16") computes in bfloat16.',
             )
+        if moved.device != self._flat.device:
+            options = dataclasses.replace(self._options, device=str(moved.device))
+            if self._options.engine == "ort":
+                refuse_torch_options(options)
+            self._options = options
+            self._move(moved)
         self._forget_engines()
         return self
+
+    def _move(self, flat: torch.Tensor) -> None:
+        """Let parameters, gradients and statistics be where this copy of the vector is."""
+        self._flat, start = flat, 0
+        for name, parameter in self._held_parameters.items():
+            view = flat[start : start + parameter.numel()].view(parameter.shape)
+            gradient = parameter.grad
+            self._views[name] = parameter.data = view
+            parameter.grad = None if gradient is None else gradient.to(flat.device)
+            start += view.numel()
+        for name, statistic in self._held_statistics.items():
+            entries, key = self._slots[name]
+            self._held_statistics[name] = entries[key] = statistic.to(flat.device)
 
     def _mount(
         self, graph: TraceGraph, names: Sequence[str], statistics: Sequence[str], frozen: Collection[str]
     ) -> None:
         """Register parameters and statistics under their names; the vector follows the order that torch gives them."""
         taken = frozenset((*names, *statistics))
-        self._held_statistics = {name: torch.from_numpy(np.array(graph.array(name))) for name in statistics}
+        self._held_statistics = {name: torch.from_numpy(graph.array(name).astype(np.float32)) for name in statistics}
         self._slots = {name: mount(self, name, tensor, taken) for name, tensor in self._held_statistics.items()}
         for name in names:
             parameter = torch.nn.Parameter(torch.empty(0), requires_grad=name not in frozen)
@@ -170,9 +219,11 @@ class OnnxModule(Scope):
         start, self._views = 0, dict[str, torch.Tensor]()
         for name, value in values.items():
             view = self._flat[start : start + value.size].view(value.shape)
-            np.copyto(view.numpy(), value)
+            view.copy_(torch.from_numpy(value.astype(np.float32)))
             self._views[name] = self._held_parameters[name].data = view
             start += value.size
+        if self._options.device != "cpu":
+            self._move(self._flat.to(self._options.device))
 
     def _held(self) -> dict[str, torch.Tensor]:
         return {**self._held_parameters, **self._held_statistics}
@@ -202,7 +253,8 @@ class OnnxModule(Scope):
                 entries[key] = statistic
 
     def _lower(self, wrt: tuple[str, ...], freeze_bn: bool) -> TrainingGraph:
-        return lower(self._source, tuple(self._held_parameters), wrt=wrt, freeze_bn=freeze_bn)
+        names = tuple(self._held_parameters)
+        return lower(self._source, names, wrt=wrt, freeze_bn=freeze_bn, dialect=dialect_of(self._options.engine))
 
     def _engine(self, wrt: tuple[str, ...], freeze_bn: bool) -> Engine:
         """The engine for these gradients, made when it is first needed; one without any is not to be had."""
@@ -210,14 +262,16 @@ class OnnxModule(Scope):
         if (wrt, freeze_bn) not in self._engines:
             held = {name: tensor.detach() for name, tensor in self._held().items()}
             graph = self._lower(wrt, freeze_bn)
-            self._engines[wrt, freeze_bn] = create_engine(self._engine_name, graph, held, threads=self._threads)
+            self._engines[wrt, freeze_bn] = create_engine(graph, held, self._options)
         return self._engines[wrt, freeze_bn]
 
     def _evaluate(self, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        if self.device.type != "cpu":
+            return self._engine(tuple(self._held_parameters), True).forward(inputs)[0]
         if self._inference is None:
             held = {name: tensor.detach() for name, tensor in self._held().items()}
-            model = loadable(feed_from_outside(self._source, tuple(held)))
-            self._inference = OrtInference(model, self.input_names, held, threads=self._threads)
+            model = loadable(in_float32(feed_from_outside(self._source, tuple(held)), tuple(self._held_parameters)))
+            self._inference = OrtInference(model, self.input_names, held, threads=self._options.threads)
         return self._inference(inputs)
 
     def _forget_engines(self) -> None:
@@ -311,17 +365,27 @@ def _matching(names: Sequence[str], patterns: Sequence[str], option: str) -> fro
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 
-def _refuse_other_floats(graph: TraceGraph, names: Collection[str]) -> None:
-    """Half precision anywhere and double precision in weights: neither is trained."""
-    kinds = {name: graph.dtype(name) for name in graph.inputs}
-    kinds |= {name: tensor.data_type for name, tensor in graph.initializers.items()}
-    for name, kind in kinds.items():
-        if kind in (TensorProto.FLOAT16, TensorProto.BFLOAT16) or (kind == TensorProto.DOUBLE and name in names):
-            raise ModelError(
-                f"{name!r} is {TensorProto.DataType.Name(kind).lower()}; networks are trained in float32",
-                fix="Export the model in float32, train it, and convert the result.",
-                tensor=name,
-            )
+def _options(engine: str | EngineOptions, device: str | torch.device | None, threads: int | None) -> EngineOptions:
+    """All options, `auto` resolved; raises InputError for a name that is none, or what the ort engine has not."""
+    options = EngineOptions(engine=engine) if isinstance(engine, str) else engine
+    options = dataclasses.replace(
+        options,
+        device=options.device if device is None else str(device),
+        threads=options.threads if threads is None else threads,
+    )
+    options = dataclasses.replace(options, engine=resolve_engine(options.engine, options.device))
+    if options.engine == "ort":
+        refuse_torch_options(options)
+    return options
+
+
+def _types_run_in(model: onnx.ModelProto, parameters: Sequence[str]) -> tuple[torch.dtype, ...]:
+    """The types that the inputs are computed in: float32 where the model says half precision."""
+    turned = in_float32(feed_from_outside(model, parameters), parameters)
+    inputs = [value for value in turned.graph.input if value.name not in set(parameters)]
+    probe = onnx.ModelProto()
+    probe.graph.input.extend(inputs)
+    return tuple(spec.dtype for spec in input_specs(probe))
 
 
 def _refuse_nothing_to_train(names: Sequence[str], frozen: Collection[str]) -> None:
@@ -342,16 +406,16 @@ def _state(module: OnnxModule) -> tuple[Any, ...]:
 
 def _restore(
     source: bytes,
-    options: tuple[str, bool, int | None, tuple[str, ...]],
+    options: tuple[EngineOptions, bool, tuple[str, ...]],
     flat: torch.Tensor,
     statistics: Sequence[torch.Tensor],
     trained: Sequence[bool],
     training: bool,
 ) -> OnnxModule:
     """The module that `__reduce__` took apart."""
-    engine, freeze_bn, threads, names = options
+    engine, freeze_bn, names = options
     model = onnx.ModelProto.FromString(source)
-    module = OnnxModule(TraceGraph(model), engine, train=map(_literal, names), freeze_bn=freeze_bn, threads=threads)
+    module = OnnxModule(TraceGraph(model), engine, train=map(_literal, names), freeze_bn=freeze_bn)
     with torch.no_grad():
         module.flat.copy_(flat)
         for mine, given in zip(module._held_statistics.values(), statistics, strict=True):

@@ -14,6 +14,8 @@ from onnx_asgnas.errors import DataError, ModelError
 _DTYPES: dict[int, torch.dtype] = {
     TensorProto.FLOAT: torch.float32,
     TensorProto.DOUBLE: torch.float64,
+    TensorProto.FLOAT16: torch.float16,
+    TensorProto.BFLOAT16: torch.bfloat16,
     TensorProto.INT8: torch.int8,
     TensorProto.INT16: torch.int16,
     TensorProto.INT32: torch.int32,
@@ -35,8 +37,12 @@ class InputSpec:
         return f"{self.name}: {_describe(self.dtype, self.sizes)}"
 
     def fits(self, tensor: torch.Tensor, named: dict[str, int]) -> bool:
-        """Does the tensor have this type and shape; the numbers found for named sizes go into `named`."""
-        if tensor.dtype != self.dtype or (self.sizes is not None and tensor.dim() != len(self.sizes)):
+        """Does the tensor have this type and shape; the numbers found for named sizes go into `named`.
+
+        Where the model says half precision, which is computed in float32, float32 fits too.
+        """
+        half = self.dtype in (torch.float16, torch.bfloat16) and tensor.dtype == torch.float32
+        if (tensor.dtype != self.dtype and not half) or (self.sizes is not None and tensor.dim() != len(self.sizes)):
             return False
         for size, expected in zip(tensor.shape, self.sizes or (), strict=False):
             want = named.setdefault(expected, size) if isinstance(expected, str) else expected

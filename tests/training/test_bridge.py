@@ -19,6 +19,7 @@ from onnx import helper, numpy_helper, parser
 from torch import nn
 
 from onnx_asgnas.errors import DataError, InputError, ModelError, TrainingError, UnsupportedOperatorError
+from onnx_asgnas.training import bridge
 from onnx_asgnas.training.bridge import OnnxModule
 
 Tensor = torch.Tensor
@@ -79,6 +80,15 @@ def from_text(text: str, weights: dict[str, Any], *, opset: int = 17) -> onnx.Mo
             numpy_helper.from_array(array.astype(np.float32) if array.dtype == np.float64 else array, name)
         )
     return model
+
+
+@pytest.fixture(params=["ort", "torch"], autouse=True)
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Every test runs with both engines: `auto` is one, then the other."""
+    chosen = str(request.param)
+    real = bridge.resolve_engine
+    monkeypatch.setattr(bridge, "resolve_engine", lambda name, device: chosen if name == "auto" else real(name, device))
+    return chosen
 
 
 def twins(seed: int = 0, **options: Any) -> tuple[OnnxModule, Net]:
@@ -679,7 +689,7 @@ def test_one_line_says_what_it_is() -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"engine": "tpu"}, InputError, r"no engine 'tpu'\nChoose one of: auto, ort"),
+        ({"engine": "tpu"}, InputError, r"no engine 'tpu'\nChoose one of: auto, ort, torch"),
         (
             {"freeze": ["nothing*"]},
             InputError,

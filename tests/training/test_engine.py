@@ -12,27 +12,34 @@ import pytest
 import torch
 from onnx import numpy_helper, parser
 
+from onnx_asgnas.config import EngineOptions
 from onnx_asgnas.errors import InputError, PackageError, TrainingError, UnsupportedOperatorError
 from onnx_asgnas.graph import normalise, packages
-from onnx_asgnas.training.engines import Engine, create_engine, engine_names, resolve_engine
+from onnx_asgnas.training.engines import Engine, create_engine, dialect_of, engine_names, resolve_engine
 from onnx_asgnas.training.lowering import TrainingGraph, lower
 
 
-def graph_of(text: str, weights: dict[str, object], wrt: list[str] | None = None) -> TrainingGraph:
+@pytest.fixture(params=["ort", "torch"])
+def engine_name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def graph_of(text: str, weights: dict[str, object], wrt: list[str] | None = None, engine: str = "ort") -> TrainingGraph:
     model = parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> {text}')
     for name, value in weights.items():
         model.graph.initializer.append(numpy_helper.from_array(np.asarray(value, np.float32), name))
-    return lower(normalise(model), list(weights), wrt=wrt)
+    return lower(normalise(model), list(weights), wrt=wrt, dialect=dialect_of(engine))
 
 
-def test_engine_gives_outputs_and_the_gradients_that_were_asked_for() -> None:
+def test_engine_gives_outputs_and_the_gradients_that_were_asked_for(engine_name: str) -> None:
     graph = graph_of(
         "g (float[N,3] x) => (float[N,2] y) { h = MatMul(x, W) y = Add(h, b) }",
         {"W": np.ones((3, 2)), "b": np.zeros(2)},
         wrt=["x", "W"],
+        engine=engine_name,
     )
     held = {"W": torch.ones(3, 2), "b": torch.zeros(2)}
-    engine: Engine = create_engine("auto", graph, held, threads=1)
+    engine: Engine = create_engine(graph, held, EngineOptions(engine=engine_name, threads=1))
     assert engine.graph is graph
     x = torch.tensor([[1.0, 2, 3]])
     (y,), run = engine.forward([x])
@@ -46,26 +53,50 @@ def test_engine_gives_outputs_and_the_gradients_that_were_asked_for() -> None:
     assert torch.equal(engine.forward([x])[0][0], torch.full((1, 2), 11.0))
 
 
-def test_several_runs_wait_at_the_same_time() -> None:
-    graph = graph_of("g (float[N,1] x) => (float[N,1] y) { h = Mul(x, x) y = MatMul(h, W) }", {"W": [[1.0]]})
-    engine = create_engine("ort", graph, {"W": torch.ones(1, 1)})
+def test_several_runs_wait_at_the_same_time(engine_name: str) -> None:
+    graph = graph_of(
+        "g (float[N,1] x) => (float[N,1] y) { h = Mul(x, x) y = MatMul(h, W) }", {"W": [[1.0]]}, None, engine_name
+    )
+    engine = create_engine(graph, {"W": torch.ones(1, 1)}, EngineOptions(engine=engine_name))
     runs = [engine.forward([torch.tensor([[float(value)]])])[1] for value in (1, 2, 3)]
     for value, run in zip((3, 2, 1), reversed(runs), strict=True):
         assert run.backward([torch.ones(1, 1)])[0].item() == value**2
 
 
-def test_gradient_of_an_output_that_nobody_gave_is_zero() -> None:
-    graph = graph_of("g (float[N,1] x) => (float[N,1] y, float[N,1] z) { y = MatMul(x, W) z = Exp(y) }", {"W": [[1.0]]})
-    engine = create_engine("ort", graph, {"W": torch.ones(1, 1)})
+def test_gradient_of_an_output_that_nobody_gave_is_zero(engine_name: str) -> None:
+    graph = graph_of(
+        "g (float[N,1] x) => (float[N,1] y, float[N,1] z) { y = MatMul(x, W) z = Exp(y) }",
+        {"W": [[1.0]]},
+        None,
+        engine_name,
+    )
+    engine = create_engine(graph, {"W": torch.ones(1, 1)}, EngineOptions(engine=engine_name))
     _, run = engine.forward([torch.ones(2, 1)])
     assert run.backward([torch.ones(2, 1), None])[0].item() == 2
 
 
 def test_names_of_engines() -> None:
-    assert engine_names() == ("auto", "ort")
+    assert engine_names() == ("auto", "ort", "torch")
     assert resolve_engine("auto") == "ort"
-    with pytest.raises(InputError, match="Choose one of: auto, ort"):
+    assert resolve_engine("auto", "cuda") == "torch"
+    with pytest.raises(InputError, match="Choose one of: auto, ort, torch"):
         resolve_engine("gpu")
+
+
+def test_auto_is_torch_where_the_runtime_only_infers(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delattr(packages.import_onnxruntime().capi._pybind_state, "TrainingAgent")
+    with caplog.at_level("INFO", "onnx_asgnas"):
+        assert resolve_engine("auto") == "torch"
+    assert "onnxruntime-training is not installed" in caplog.text
+
+
+@pytest.mark.parametrize("options", [{"device": "cuda"}, {"autocast": "bf16"}, {"channels_last": True}])
+def test_options_that_only_torch_has(options: dict[str, object]) -> None:
+    graph = graph_of("g (float[N,1] x) => (float[N,1] y) { y = MatMul(x, W) }", {"W": [[1.0]]})
+    with pytest.raises(InputError, match="Use engine torch"):
+        create_engine(graph, {"W": torch.ones(1, 1)}, EngineOptions(engine="ort", **options))  # type: ignore[arg-type]
 
 
 def test_what_the_runtime_cannot_build_is_an_error_without_its_paths() -> None:
@@ -84,7 +115,7 @@ def test_what_the_runtime_cannot_build_is_an_error_without_its_paths() -> None:
         differentiable=(True,),
     )
     with pytest.raises(UnsupportedOperatorError, match="cannot build the gradient") as caught:
-        create_engine("ort", bad, {"W": torch.ones(3, 2)})
+        create_engine(bad, {"W": torch.ones(3, 2)}, EngineOptions(engine="ort"))
     assert "onnxruntime_src" not in str(caught.value)
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import torch
 
+from onnx_asgnas.config import EngineOptions
 from onnx_asgnas.errors import InputError
+from onnx_asgnas.graph.packages import can_train
 
 if TYPE_CHECKING:
-    from onnx_asgnas.training.lowering import TrainingGraph
+    from onnx_asgnas.training.lowering import Dialect, TrainingGraph
+
+logger = logging.getLogger(__name__)
 
 
 class Run(Protocol):
@@ -45,13 +50,35 @@ class Engine(Protocol):
         ...
 
 
-def _ort(graph: TrainingGraph, held: dict[str, torch.Tensor], threads: int | None) -> Engine:
+def _ort(graph: TrainingGraph, held: dict[str, torch.Tensor], options: EngineOptions) -> Engine:
     from onnx_asgnas.training.engines.ort_engine import OrtEngine
 
-    return OrtEngine(graph, held, threads=threads)
+    return OrtEngine(graph, held, threads=options.threads)
 
 
-_ENGINES: dict[str, Callable[[TrainingGraph, dict[str, torch.Tensor], int | None], Engine]] = {"ort": _ort}
+def _torch(graph: TrainingGraph, held: dict[str, torch.Tensor], options: EngineOptions) -> Engine:
+    from onnx_asgnas.training.engines.torch_engine import TorchEngine
+
+    return TorchEngine(graph, held, options)
+
+
+def _ort_dialect() -> Dialect:
+    from onnx_asgnas.training.lowering import ORT
+
+    return ORT
+
+
+def _torch_dialect() -> Dialect:
+    from onnx_asgnas.training.engines.torch_engine import TORCH
+
+    return TORCH
+
+
+_Maker: TypeAlias = "Callable[[TrainingGraph, dict[str, torch.Tensor], EngineOptions], Engine]"
+_ENGINES: dict[str, tuple[_Maker, Callable[[], Dialect]]] = {
+    "ort": (_ort, _ort_dialect),
+    "torch": (_torch, _torch_dialect),
+}
 
 
 def engine_names() -> tuple[str, ...]:
@@ -59,17 +86,57 @@ def engine_names() -> tuple[str, ...]:
     return ("auto", *_ENGINES)
 
 
-def resolve_engine(name: str) -> str:
-    """The engine that a name stands for, `auto` being the first there is; raises InputError for any other name."""
+def resolve_engine(name: str, device: str = "cpu") -> str:
+    """The engine that a name stands for; raises InputError for a name that is none.
+
+    `auto` is `ort` on the CPU where onnxruntime-training is installed, else `torch`.
+    """
     if name not in engine_names():
         raise InputError(
             f"there is no engine {name!r}", fix=f"Choose one of: {', '.join(engine_names())}.", engine=name
         )
-    return next(iter(_ENGINES)) if name == "auto" else name
+    if name != "auto":
+        return name
+    chosen = "ort" if torch.device(device).type == "cpu" and can_train() else "torch"
+    logger.info("engine %s: %s", chosen, engine_reason(chosen, device))
+    return chosen
 
 
-def create_engine(
-    name: str, graph: TrainingGraph, held: dict[str, torch.Tensor], *, threads: int | None = None
-) -> Engine:
-    """An engine for a training graph; raises InputError for an unknown name, PackageError if it is not installed."""
-    return _ENGINES[resolve_engine(name)](graph, held, threads)
+def engine_reason(name: str, device: str = "cpu") -> str:
+    """Why `auto` takes this engine."""
+    if name == "ort":
+        return "onnxruntime-training is installed"
+    if torch.device(device).type != "cpu":
+        return f"the network is on {device}"
+    return "onnxruntime-training is not installed"
+
+
+def dialect_of(name: str) -> Dialect:
+    """Which operators an engine differentiates as they stand; `name` is one that `resolve_engine` gave."""
+    return _ENGINES[name][1]()
+
+
+def create_engine(graph: TrainingGraph, held: dict[str, torch.Tensor], options: EngineOptions | None = None) -> Engine:
+    """An engine for a training graph, lowered to its dialect.
+
+    Raises InputError for an unknown name, or for options that the engine has not, and PackageError if it is not
+    installed.
+    """
+    options = options or EngineOptions()
+    name = resolve_engine(options.engine, options.device)
+    if name == "ort":
+        refuse_torch_options(options)
+    return _ENGINES[name][0](graph, held, options)
+
+
+def refuse_torch_options(options: EngineOptions) -> None:
+    """Raise InputError for options that the ort engine has not."""
+    given = {"channels_last": options.channels_last, "autocast": options.autocast, "compile": options.compile}
+    others = [name for name, value in given.items() if value]
+    if torch.device(options.device).type != "cpu":
+        others.insert(0, f"device {options.device}")
+    if others:
+        raise InputError(
+            f"the ort engine trains on the CPU in float32, and has no {' and no '.join(others)}",
+            fix="Use engine torch.",
+        )
