@@ -81,8 +81,8 @@ def check_widths(mode: Mode, *, round_to: int, min_channels: int) -> None:
 LEARNING_RATES: Mapping[str, float] = {"sgd": 0.05, "adam": 1e-3, "adamw": 1e-3}
 """The learning rate of each optimiser, unless it is said otherwise."""
 
-PRETRAINED: Mapping[str, Any] = {"freeze_bn": True, "warmup_epochs": 0.5, "zero_at": 0.3}
-"""What differs where the weights are trained already, besides a tenth of the learning rate."""
+PRETRAINED = 1 / 3
+"""The part of that learning rate that fits a start from trained weights."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -180,15 +180,10 @@ class TrainConfig:
     def of(cls, **given: Any) -> Self:
         """The configuration of what was given, and of defaults that fit it.
 
-        The learning rate follows from the optimiser; with `pretrained` it is a tenth of that, and PRETRAINED holds.
+        The learning rate follows from the optimiser; with `pretrained` it is a third of that.
         """
-        known = {field.name for field in dataclasses.fields(cls)}
-        variant, pretrained = given.get("variant", "sgd"), bool(given.get("pretrained"))
-        defaults = {"lr": LEARNING_RATES.get(variant, LEARNING_RATES["sgd"]) * (0.1 if pretrained else 1)}
-        if pretrained:
-            defaults |= {name: value for name, value in PRETRAINED.items() if name in known}
-            defaults["warmup_epochs"] = min(defaults["warmup_epochs"], 0.5 * given.get("epochs", 1))
-        return cls(**(defaults | given))
+        rate = LEARNING_RATES.get(given.get("variant", "sgd"), LEARNING_RATES["sgd"])
+        return cls(**({"lr": rate * PRETRAINED if given.get("pretrained") else rate} | given))
 
     def to_json(self) -> str:
         """This configuration as JSON text."""

@@ -131,4 +131,4 @@ def test_a_python_source_may_give_inputs_alone_or_targets_by_name() -> None:
 def test_the_defaults_for_trained_weights_are_kept_in_the_run(tmp_path: Path) -> None:
     told = TrainConfig.of(data="d", pretrained=True, variant="adamw", epochs=1)
     assert TrainConfig.from_json(told.to_json()) == told
-    assert told.warmup_epochs < told.epochs
+    assert told.lr == pytest.approx(0.001 / 3)

@@ -168,7 +168,7 @@ Pretrained = Annotated[
     typer.Option(
         "--pretrained",
         rich_help_panel=_TASK,
-        help="The weights are trained already: a tenth of the learning rate and what else fits; your options win.",
+        help="The weights are trained already: a third of the learning rate, unless you give one.",
     ),
 ]
 Epochs = Annotated[

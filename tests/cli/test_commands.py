@@ -260,9 +260,7 @@ def test_finetune_trains_a_model_and_goes_on(command: Any, tmp_path: Path) -> No
 
 
 def test_what_the_user_says_wins_over_the_defaults_for_trained_weights() -> None:
-    told = TrainConfig.of(data="d", pretrained=True, lr=0.3)
-    assert told.lr == 0.3
-    assert told.freeze_bn
-    assert TrainConfig.of(data="d", pretrained=True).lr == pytest.approx(0.005)
-    assert not TrainConfig.of(data="d", pretrained=True, freeze_bn=False).freeze_bn
+    assert TrainConfig.of(data="d", pretrained=True, lr=0.3).lr == 0.3
+    assert TrainConfig.of(data="d", pretrained=True).lr == pytest.approx(0.05 / 3)
+    assert TrainConfig.of(data="d", pretrained=True, variant="adam").lr == pytest.approx(0.001 / 3)
     assert TrainConfig.of(data="d", variant="adamw").lr == pytest.approx(0.001)

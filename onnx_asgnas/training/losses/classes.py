@@ -39,7 +39,8 @@ def _axis(output: Tensor, target: Tensor, axis: int | None) -> int:
         return first
     others = () if axis is not None else (1, output.ndim - 1)
     if not target.is_floating_point():
-        for at in dict.fromkeys((first, *others)):
+        candidates: tuple[int, ...] = (first, *others)
+        for at in dict.fromkeys(candidates):
             if output.ndim > 1 and (*output.shape[:at], *output.shape[at + 1 :]) == tuple(target.shape):
                 return at
     kind = "targets" if target.is_floating_point() else "labels"
