@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from onnx_asgnas.errors import ModelError, VerificationError
@@ -122,14 +123,22 @@ def outputs_of(network: Any, feed: Arrays, names: Sequence[str]) -> Arrays:
     import torch
 
     with torch.no_grad():
-        given = network(*(torch.from_numpy(np.array(array)) for array in feed.values()))
+        given = network(*map(_tensor, feed.values()))
     values = given if isinstance(given, tuple) else (given,)
     return {name: _numpy(value) for name, value in zip(names, values, strict=True)}
+
+
+def _tensor(array: NDArray[Any]) -> Any:
+    import torch
+
+    if array.dtype.name == "bfloat16":
+        return torch.from_numpy(array.astype(np.float32)).to(torch.bfloat16)
+    return torch.from_numpy(np.array(array))
 
 
 def _numpy(value: Any) -> Any:
     import torch
 
-    if not isinstance(value, torch.Tensor):
-        return np.asarray(value, np.int64)
-    return value.float().numpy() if value.dtype == torch.bfloat16 else value.numpy()
+    if value.dtype == torch.bfloat16:
+        return value.float().numpy().astype(onnx.helper.tensor_dtype_to_np_dtype(onnx.TensorProto.BFLOAT16))
+    return value.numpy()

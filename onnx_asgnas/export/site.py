@@ -227,7 +227,8 @@ def dtype(kind: int) -> Code:
 def _plain(value: Any) -> Value:
     """A numpy scalar as a Python number that reads as the same value in its type."""
     if value.dtype.kind == "f":
-        return float(str(value))
+        short = float(str(value))
+        return short if abs(short) <= float(np.finfo(value.dtype).max) else float(value)
     return bool(value) if value.dtype.kind == "b" else int(value)
 
 

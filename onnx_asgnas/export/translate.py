@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import onnx_asgnas.export.torch_ops  # noqa: F401  (fills the registry)
 from onnx_asgnas.errors import UnsupportedOperatorError
-from onnx_asgnas.export.code import Call, Code, Expression, Lit, Member, Own, Step, Stored, call, refs
+from onnx_asgnas.export.code import Call, Code, Device, Expression, Lit, Member, Own, Ref, Step, Stored, call, refs
 from onnx_asgnas.export.dtypes import torch_dtype
 from onnx_asgnas.export.fusion import fused_activations
 from onnx_asgnas.export.registry import writer_of
@@ -16,6 +16,7 @@ from onnx_asgnas.graph import TraceGraph
 from onnx_asgnas.operators import rules_of
 
 _FLOAT32 = 1
+_AS_TENSOR = " as a tensor"
 
 
 def steps_of(graph: TraceGraph) -> list[Step]:
@@ -45,7 +46,22 @@ def steps_of(graph: TraceGraph) -> list[Step]:
         steps.append(step)
         if step.host is not None:
             host.update(dict.fromkeys(step.outputs, step.host))
+    steps += _lengths_given(graph, host)
     return _with_joints_outside([*_weights(graph, steps), *steps])
+
+
+def outputs_of(graph: TraceGraph, steps: list[Step]) -> tuple[str, ...]:
+    """What the network gives: lengths as tensors."""
+    made = {name for step in steps for name in step.outputs}
+    return tuple(name + _AS_TENSOR if name + _AS_TENSOR in made else name for name in graph.outputs)
+
+
+def _lengths_given(graph: TraceGraph, host: dict[str, int]) -> list[Step]:
+    return [
+        Step((name + _AS_TENSOR,), call("torch.tensor", Ref(name), device=Device()))
+        for name in dict.fromkeys(graph.outputs)
+        if name in host
+    ]
 
 
 def _with_joints_outside(steps: list[Step]) -> list[Step]:
@@ -68,6 +84,8 @@ def _scope_of_joint(step: Step, scope_of: dict[str, Scope]) -> Scope:
 
 
 def _refuse_unknown(graph: TraceGraph) -> None:
+    for name in graph.inputs:
+        torch_dtype(graph.dtype(name))
     unknown: dict[str, str] = {}
     for index in range(len(graph.nodes)):
         site = Site(graph, index, (), {})

@@ -14,7 +14,7 @@ from onnx_asgnas.export.blocks import arranged
 from onnx_asgnas.export.checking import Agreement, checked
 from onnx_asgnas.export.classes import program_of
 from onnx_asgnas.export.source import SourceFile
-from onnx_asgnas.export.translate import steps_of
+from onnx_asgnas.export.translate import outputs_of, steps_of
 from onnx_asgnas.export.weights import write_weights
 from onnx_asgnas.graph import ModelSource, TraceGraph
 
@@ -43,29 +43,28 @@ def export_torch(
     graph = model if isinstance(model, TraceGraph) else TraceGraph.of(model)
     source = Path(model).stem if isinstance(model, str | os.PathLike) else ""
     code = _place(Path(output), source)
-    steps = steps_of(graph)
-    root = arranged(steps, graph.inputs, graph.outputs)
-    program = program_of(root, _module_attributes(), "Network")
-    text = SourceFile(graph, program, steps).text(source or graph.name or "an ONNX model")
     weights = code.with_suffix(".safetensors")
     try:
         code.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=code.parent, prefix=f".{code.stem}.") as folder:
             draft = Path(folder) / code.name
-            draft.write_text(text, encoding="utf-8")
-            write_weights(graph, program.tensors, Path(folder) / weights.name)
+            lines, classes = write_unchecked(graph, draft, source or graph.name or "an ONNX model")
             agreement = checked(graph, draft, batches, seed)
-            os.replace(Path(folder) / weights.name, weights)
+            os.replace(draft.with_suffix(".safetensors"), weights)
             os.replace(draft, code)
     except OSError as error:
         raise OutputError(f"{code} cannot be written: {error.strerror}", fix="Choose another path.") from None
-    return Export(
-        code=code,
-        weights=weights,
-        lines=text.count("\n"),
-        classes=len(program.classes),
-        agreement=agreement,
-    )
+    return Export(code=code, weights=weights, lines=lines, classes=classes, agreement=agreement)
+
+
+def write_unchecked(graph: TraceGraph, code: Path, title: str) -> tuple[int, int]:
+    """Write both files as they come; how many lines and classes the code has."""
+    steps = steps_of(graph)
+    program = program_of(arranged(steps, graph.inputs, outputs_of(graph, steps)), _module_attributes(), "Network")
+    text = SourceFile(graph, program, steps).text(title)
+    code.write_text(text, encoding="utf-8")
+    write_weights(graph, program.tensors, code.with_suffix(".safetensors"))
+    return text.count("\n"), len(program.classes)
 
 
 def _place(output: Path, source: str) -> Path:

@@ -113,11 +113,15 @@ def _part(start: int, end: int) -> str:
 def gather_elements(site: Site) -> Step:
     """https://onnx.ai/onnx/operators/onnx__GatherElements.html; places may count from the end."""
     axis = site.axis()
+    return site.step(call("torch.gather", site[0], Lit(axis, "axis"), _from_the_front(site, axis)))
+
+
+def _from_the_front(site: Site, axis: int) -> Expression:
+    """The places along an axis at input 1, those counted from the end made positive, as torch.gather wants them."""
     known = site.array(1)
-    places = site[1]
-    if known is None or (known < 0).any():
-        places = infix("%", places, index(Code("{}.shape", (site[0],)), str(axis)))
-    return site.step(call("torch.gather", site[0], Lit(axis, "axis"), places))
+    if known is not None and (known >= 0).all():
+        return site[1]
+    return infix("%", site[1], index(Code("{}.shape", (site[0],)), str(axis)))
 
 
 def _unbound(site: Site) -> Expression:
@@ -151,8 +155,8 @@ def scatter_elements(site: Site) -> Step:
     reduction = site.attribute("reduction", "none")
     if reduction not in ("none", "add"):
         raise site.refused(f"its reduction is {reduction}")
-    name = "scatter" if reduction == "none" else "scatter_add"
-    return site.step(method(site[0], name, Lit(site.axis(), "axis"), site[1], site[2]))
+    name, axis = "scatter" if reduction == "none" else "scatter_add", site.axis()
+    return site.step(method(site[0], name, Lit(axis, "axis"), _from_the_front(site, axis), site[2]))
 
 
 @writes("TopK", since_version=10)

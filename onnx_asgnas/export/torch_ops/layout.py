@@ -16,6 +16,8 @@ def reshape(site: Site) -> Step:
     known = site.numbers(1)
     if known is not None:
         return site.step(method(site[0], "reshape", *_shape(site, known)))
+    if not site.is_host(1):
+        raise site.refused("its shape is computed from values")
     return site.step(method(site[0], "reshape", site.lengths(1)))
 
 
@@ -184,6 +186,8 @@ def depth_to_space(site: Site) -> Step:
     if site.node.op_type == "DepthToSpace" and site.attribute("mode", "DCR") == "CRD":
         return site.step(call("F.pixel_shuffle", site[0], size), module=call("nn.PixelShuffle", size))
     block = int(site.attribute("blocksize"))
+    if site.node.op_type == "SpaceToDepth" and site.attribute("mode", "DCR") != "DCR":
+        raise site.refused("its mode is CRD")
     names = Code("{}.shape", (site[0],))
     n, c, h, w = (index(names, str(at)) for at in range(4))
     parts: tuple[Expression, ...]
@@ -202,8 +206,10 @@ def depth_to_space(site: Site) -> Step:
 def trilu(site: Site) -> Step:
     """https://onnx.ai/onnx/operators/onnx__Trilu.html"""
     name = "torch.triu" if site.attribute("upper", 1) else "torch.tril"
-    diagonal = (site.numbers(1) or [0])[0] if site.has(1) else 0
-    return site.step(call(name, site[0], Lit(diagonal, "diagonal")))
+    diagonal = site.numbers(1) if site.has(1) else [0]
+    if diagonal is None:
+        raise site.refused("its diagonal is computed")
+    return site.step(call(name, site[0], Lit(diagonal[0], "diagonal")))
 
 
 @writes("CumSum")

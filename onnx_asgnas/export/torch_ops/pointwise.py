@@ -222,6 +222,8 @@ def clip(site: Site) -> Step:
     if values == (0, 6):
         return site.step(call("F.relu6", site[0]), module=call("nn.ReLU6"))
     none = Lit(None, "bound")
+    if low is None and high is None:
+        return site.step(site[0])
     if high is None:
         return site.step(call("torch.clamp", site[0], low or none))
     return site.step(call("torch.clamp", site[0], low or none, high))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onnx_asgnas.export.code import Expression, Lit, Step, Stored, call, method
+from onnx_asgnas.export.code import Expression, Lit, Step, Stored, call, method, tuple_of
 from onnx_asgnas.export.registry import writes
 from onnx_asgnas.export.site import Site, tuple_or_number
 
@@ -169,8 +169,11 @@ def resize(site: Site) -> Step:
     elif scales is not None and scales.size == rank and (scales[:2] == 1).all():
         factors = [float(scale) for scale in scales[2:]]
         to["scale_factor"] = Lit(factors[0] if len(set(factors)) == 1 else tuple(factors), "scale")
+    elif site.has(3) and site.is_host(3) and how != "cubic":
+        to["size"] = tuple_of(site.items(3)[2:])
+        factors = [0.0] * (rank - 2)
     else:
-        raise site.refused("its sizes are computed, or it resizes the channels")
+        raise site.refused("its sizes are computed from values, or it resizes the channels")
     mode = _interpolation(site, how, place, rank, factors)
     return site.step(call("F.interpolate", site[0], **to, **mode))
 
