@@ -79,7 +79,8 @@ def _defined(schema: Any, opset: int) -> onnx.FunctionProto | None:
     if not schema.has_function:
         return None
     version = _fitting(schema.function_opset_versions, opset)
-    return onnx.FunctionProto.FromString(schema.get_function_with_opset_version(version))
+    function: onnx.FunctionProto = onnx.FunctionProto.FromString(schema.get_function_with_opset_version(version))
+    return function
 
 
 def _defined_for(schema: Any, node: onnx.NodeProto, shapes: ShapeInference, opset: int) -> onnx.FunctionProto | None:

@@ -32,7 +32,7 @@ def _native_to_ort(node: onnx.NodeProto) -> bool:
     if node.op_type not in ORT_OPERATORS:
         return False
     wrong = _WRONG_FORMS.get(node.op_type)
-    return wrong is None or not bool(wrong(node))
+    return not (wrong and wrong(node))
 
 
 ORT_OPERATORS = frozenset(
@@ -55,7 +55,7 @@ def _attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
 
 
 def _auto_padded(node: onnx.NodeProto) -> bool:
-    return _attribute(node, "auto_pad", b"NOTSET") != b"NOTSET"
+    return bool(_attribute(node, "auto_pad", b"NOTSET") != b"NOTSET")
 
 
 def _lacks(position: int) -> Callable[[onnx.NodeProto], bool]:

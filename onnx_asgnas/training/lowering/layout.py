@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,7 @@ def rewrite_transpose(site: Site) -> Value:
 @rewrite("Split")
 def rewrite_split(site: Site) -> list[Value | None]:
     """Split as Slices: the gradient of one with an output that nobody reads has a wrong shape."""
-    x, count = site.input(), len(site.node.output)
-    axis = site.axis(0, x.rank)
+    x, count, axis = site.input(), len(site.node.output), site.attribute("axis", 0)
     if site.has(1):
         parts = site.fixed(1, "split").tolist()
     else:
@@ -105,7 +104,7 @@ def rewrite_space_to_depth(site: Site) -> Value:
 
 
 def _times(dim: Dim, factor: int) -> Dim:
-    return dim * factor  # type: ignore[operator]
+    return dim * factor
 
 
 def _over(dim: Dim, factor: int) -> Dim:
@@ -136,7 +135,8 @@ def _mirrored(x: Value, axis: int, pads: list[int], mode: str) -> Value:
         x = x.slice(axis, max(-pads[0], 0), end)
     length = x.dim(axis)
     if isinstance(length, int):
-        return x.gather(np.pad(np.arange(length), (before, after), mode=mode), axis)
+        places: Any = np.pad(np.arange(length), (before, after), mode=cast(Any, mode))
+        return x.gather(places, axis)
     site = x.site
     total = length + site.ints(before + after)
     places = site.range(total) - site.ints(before)

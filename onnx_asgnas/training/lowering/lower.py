@@ -145,8 +145,8 @@ def _rewritten(
             entry.version = target
     _assign_graph(frame.graph, model.graph)
 
-    def made(growth: int) -> Rewriting:
-        shapes = ShapeInference(frame, growth=growth)
+    def made(lengths: tuple[int, int]) -> Rewriting:
+        shapes = ShapeInference(frame, lengths=lengths)
         for tensor in frame.graph.initializer:
             shapes.add_constant(tensor.name, numpy_helper.to_array(tensor))
         rewriting = Rewriting(frame, shapes, dialect, wrt)

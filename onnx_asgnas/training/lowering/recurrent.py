@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -117,10 +118,10 @@ def _by_kernel(site: Site, kernel: str, outputs: int, states: int) -> list[Value
             width = site.input(1).fixed_size(1, "bias")
             own[2] = site.filled(0.0, [1, 2 * width], x)
         sequence = reversed_along(x, 0) if backward else x
-        given = {"hidden_size": site.attribute("hidden_size")}
+        options: dict[str, Any] = {"hidden_size": site.attribute("hidden_size")}
         if kernel == "GRUTraining":
-            given["linear_before_reset"] = 1
-        result = site.ops(kernel, outputs, sequence, *own, None, *first, domain=MICROSOFT, **given)
+            options["linear_before_reset"] = 1
+        result = site.ops(kernel, outputs, sequence, *own, None, *first, domain=MICROSOFT, **options)
         steps = reversed_along(result[0], 0, x.dim(0)) if backward else result[0]
         made.append([steps, *result[1 : 1 + states]])
     joined = [site.concat(list(parts), 1 if not at else 0) for at, parts in enumerate(zip(*made, strict=True))]

@@ -156,7 +156,7 @@ def rewrite_region_align(site: Site) -> Value:
 
 
 def _tents(points: Value, size: Dim) -> Value:
-    """How much each pixel counts for a point: [R, points] to [R, points, size]; far outside of the image nothing does."""
+    """How much each pixel counts for a point, [R, points, size]; far outside of the image nothing does."""
     site, length = points.site, _as_float(size, points)
     inside = site.op("And", points >= -1.0, points <= length)
     place = site.op("Min", site.op("Max", points, 0.0), length - 1.0).unsqueeze(2)
