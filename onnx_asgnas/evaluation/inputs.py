@@ -33,7 +33,7 @@ def made_up_inputs(graph: TraceGraph, batch: int = 1, seed: int = 0) -> Arrays:
     What a Gather takes rows of a table by is a random id of that table. Other inputs are ones where their name says
     that they are masks, whole numbers from 0 to 255 where they are bytes, and else as in `random_inputs`.
     """
-    arrays = random_inputs(graph.model, batch, seed, length=64 * graph.growth)
+    arrays = random_inputs(graph.model, batch, seed, length=graph.open_length)
     rows = table_sizes(graph)
     for position, (name, array) in enumerate(arrays.items()):
         random = np.random.default_rng((seed, position))

@@ -21,7 +21,7 @@ class Profile:
 def profile(source: ModelSource | TraceGraph) -> Profile:
     """What a model costs in its normal form, in which full and compact are alike but for what was removed.
 
-    Open dimensions other than the batch count as 64, or more where the network needs more. Raises ModelError for a
+    Open dimensions other than the batch count as 64, or what the network needs instead. Raises ModelError for a
     model that cannot be read.
     """
     graph = source if isinstance(source, TraceGraph) else TraceGraph.of(source)

@@ -5,8 +5,8 @@ A dimension with a name has the same number wherever the name stands, and a name
 third, odd sizes that no two names share, catches what is equal by chance (N // 4 is zero at one and at two, height % 32
 at 64 and at 96).
 
-Windows and strides may be larger than that (speech networks begin with strides of 320 samples): where a tensor comes
-out empty, all lengths but the batch are multiplied by the next of GROWTHS.
+Windows and strides may be larger than that (speech networks begin with strides of 320 samples), tables of positions
+smaller: where a tensor comes out empty, LONGER ones are tried, and where operands do not fit together, SHORTER ones.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from onnx_asgnas.graph.facts import Dims
 
 Sizes = tuple[int, int, int]
 
-GROWTHS = (1, 16, 256)
+USUAL = (64, 96)
+"""Of an open length other than the batch, at the first two bindings: multiples of the usual strides."""
+LONGER = ((1024, 1536), (16384, 24576))
+SHORTER = ((16, 24), (4, 6))
 
 _BATCH = (1, 2)
-_OTHER = (64, 96)
-"""Multiples of the usual strides."""
 _PRIMES = (67, 71, 73, 79, 83, 89, 97, 101, 103, 107, 109, 113, 127, 131, 137, 139, 149, 151, 157, 163, 167, 173, 179)
 _OPERATORS: dict[type[ast.operator], Callable[[int, int], int]] = {
     ast.Add: operator.add,
@@ -37,13 +38,13 @@ _OPERATORS: dict[type[ast.operator], Callable[[int, int], int]] = {
 
 
 class OpenDimensions:
-    """The numbers of the open dimensions of these inputs, `growth` times as long as usual.
+    """The numbers of the open dimensions of these inputs; `lengths` are those of any but the batch.
 
     Without any open dimension there is a single binding.
     """
 
-    def __init__(self, inputs: Iterable[onnx.ValueInfoProto], growth: int = 1) -> None:
-        self._growth = growth
+    def __init__(self, inputs: Iterable[onnx.ValueInfoProto], lengths: tuple[int, int] = USUAL) -> None:
+        self._lengths = lengths
         self._sizes: dict[str, Sizes] = {}
         self._primes = count()
         self._batch: Sizes | None = None
@@ -78,11 +79,10 @@ class OpenDimensions:
         return tuple(result)
 
     def _fresh(self, axis: int) -> Sizes:
-        prime = _PRIMES[next(self._primes) % len(_PRIMES)]
-        if not axis:
-            return *_BATCH, prime
-        first, second = (length * self._growth for length in _OTHER)
-        return first, second, prime * self._growth + (self._growth > 1)  # odd, too
+        place = next(self._primes)
+        if not axis or self._lengths == USUAL:
+            return *(self._lengths if axis else _BATCH), _PRIMES[place % len(_PRIMES)]
+        return *self._lengths, self._lengths[0] + 1 + 2 * place
 
     def _unnamed_batch(self) -> Sizes:
         """Dimensions without a name that stand first are one and the same."""

@@ -76,10 +76,10 @@ def normalise(model: onnx.ModelProto) -> onnx.ModelProto:
 def normal_form(model: onnx.ModelProto, weights: Weights | None = None) -> NormalForm:
     """The normal form in parts, with what shape inference found on the way; the argument is not changed."""
     weights = weights or Weights()
-    return at_lengths_that_fit(lambda growth: _normal_form(model, weights, growth), lambda form: form.shapes)
+    return at_lengths_that_fit(lambda lengths: _normal_form(model, weights, lengths), lambda form: form.shapes)
 
 
-def _normal_form(model: onnx.ModelProto, weights: Weights, growth: int) -> NormalForm:
+def _normal_form(model: onnx.ModelProto, weights: Weights, lengths: tuple[int, int]) -> NormalForm:
     initializers = {t.name: t for t in model.graph.initializer}
     if model.functions:
         model = inline_functions(model)
@@ -94,7 +94,7 @@ def _normal_form(model: onnx.ModelProto, weights: Weights, growth: int) -> Norma
     nodes = _split_merged_weights(nodes, outputs, initializers, constants, weights)
     _name_nodes(nodes)
     _split_shared_statistics(nodes, initializers)
-    shapes = ShapeInference(frame, constants, initializers, weights.array, growth)
+    shapes = ShapeInference(frame, constants, initializers, weights.array, lengths)
     nodes = fold(nodes, outputs, initializers, shapes)
     nodes, reads, needed = live(nodes, outputs)
     _keep_needed(frame.graph, nodes, needed)

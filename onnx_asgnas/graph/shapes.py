@@ -11,7 +11,7 @@ operators have rules here (`shape_rules`, `arithmetic`); onnx's inference and re
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,7 +21,7 @@ from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from onnx_asgnas.graph import arithmetic, contrib_shapes, shape_rules
-from onnx_asgnas.graph.bindings import GROWTHS, OpenDimensions
+from onnx_asgnas.graph.bindings import LONGER, SHORTER, USUAL, OpenDimensions
 from onnx_asgnas.graph.facts import ABSENT, SMALL, UNKNOWN, Array, Fact, FactTable, elements
 from onnx_asgnas.graph.nodes import has_subgraph, is_standard, read_by
 
@@ -38,6 +38,8 @@ _Made = TypeVar("_Made")
 _SCALES = 8
 """Float initializers up to this size (the scales of a Resize) are shown to shape inference, but never evaluated."""
 _READS_SCALES = frozenset({"Resize", "Upsample", "Range", "AffineGrid"})
+_MEET = frozenset({"Add", "Div", "Mul", "Sub", "Where"})
+"""Operators whose operands are of lengths that fit together, once open lengths are right."""
 _NEVER_EVALUATED = frozenset(
     {
         "Bernoulli",
@@ -75,7 +77,7 @@ class ShapeInference:
         constants: Collection[str] = (),
         initializers: Mapping[str, onnx.TensorProto] | None = None,
         read: Callable[[onnx.TensorProto], Array] = numpy_helper.to_array,
-        growth: int = 1,
+        lengths: tuple[int, int] = USUAL,
     ) -> None:
         if initializers is None:
             initializers = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -91,9 +93,10 @@ class ShapeInference:
         self._small: dict[tuple[int, tuple[int, ...], bytes], Fact] = {}
         self._read = read
         inputs = [value for value in model.graph.input if value.name not in initializers]
-        self.growth = growth
-        """By how much open lengths are longer than usual."""
-        self._open = OpenDimensions(inputs, growth)
+        self.lengths = lengths
+        """What open lengths are at the first two bindings."""
+        self._misfit = False
+        self._open = OpenDimensions(inputs, lengths)
         self._unknown, self._absent = self._everywhere(UNKNOWN), self._everywhere(ABSENT)
         self._stated = {v.name: v for v in (*model.graph.value_info, *model.graph.output)}
         for name, tensor in initializers.items():
@@ -129,9 +132,11 @@ class ShapeInference:
         self._facts[name] = self._everywhere(self._table.of_value(value))
 
     @property
-    def fits(self) -> bool:
-        """Is no tensor empty that would not be at larger open lengths, as far as these can tell."""
-        return self._open.bindings == 1 or not self._table.has_empty
+    def other_lengths(self) -> tuple[tuple[int, int], ...]:
+        """What the open lengths should rather be: longer where a tensor is empty, shorter where operands do not fit."""
+        if self._open.bindings == 1 or not (self._table.has_empty or self._misfit):
+            return ()
+        return LONGER if self._table.has_empty else SHORTER
 
     @property
     def version(self) -> int:
@@ -160,6 +165,8 @@ class ShapeInference:
                 if not inputs:
                     at_each = [self._at_binding(node, signature, (), given)] * self._open.bindings
                 found = self._by_node[key] = tuple(zip(*at_each, strict=True))
+                if node.op_type in _MEET and self._do_not_meet(at_each[:2], inputs):
+                    self._misfit = True
             outputs = found
         valued = False
         for name, facts in zip(names, outputs, strict=True):
@@ -168,6 +175,12 @@ class ShapeInference:
                 self._facts[name] = facts if first.kind and first.dims is not None else self._stated_of(name, facts)
                 valued = valued or first.value is not None
         return valued
+
+    def _do_not_meet(self, outputs: Sequence[Facts], inputs: tuple[Facts, ...]) -> bool:
+        """Are all operands known at one of the first two bindings, and what they give together is not."""
+        return any(
+            not found[0].kind and all(operand[at].complete for operand in inputs) for at, found in enumerate(outputs)
+        )
 
     def release(self) -> None:
         """Forget what only further steps would need."""
@@ -371,8 +384,8 @@ class ShapeInference:
 def shapes_of(model: onnx.ModelProto, known: Mapping[str, Array] | None = None) -> ShapeInference:
     """The shapes of all tensors of a model with its nodes in order; `known` are more values that are constant."""
 
-    def inferred(growth: int) -> ShapeInference:
-        shapes = ShapeInference(model, growth=growth)
+    def inferred(lengths: tuple[int, int]) -> ShapeInference:
+        shapes = ShapeInference(model, lengths=lengths)
         for name, value in (known or {}).items():
             shapes.add_constant(name, value)
         for node in model.graph.node:
@@ -383,14 +396,14 @@ def shapes_of(model: onnx.ModelProto, known: Mapping[str, Array] | None = None) 
     return at_lengths_that_fit(inferred, lambda shapes: shapes)
 
 
-def at_lengths_that_fit(made: Callable[[int], _Made], shapes: Callable[[_Made], ShapeInference]) -> _Made:
-    """What is made at the usual open lengths, or at longer ones where those leave a tensor empty.
+def at_lengths_that_fit(made: Callable[[tuple[int, int]], _Made], shapes: Callable[[_Made], ShapeInference]) -> _Made:
+    """What is made at the usual open lengths, or at others where those leave a tensor empty or operands do not fit.
 
-    A tensor that is empty at all of them is taken to be so at every length.
+    What is so at all of them is taken to be so at every length.
     """
-    usual = found = made(GROWTHS[0])
-    for growth in GROWTHS[1:]:
-        if shapes(found).fits:
+    usual = made(USUAL)
+    for lengths in shapes(usual).other_lengths:
+        found = made(lengths)
+        if not shapes(found).other_lengths:
             return found
-        found = made(growth)
-    return found if shapes(found).fits else usual
+    return usual

@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 import onnx
 
+from onnx_asgnas.graph.checks import frame_of
 from onnx_asgnas.graph.gates import gates_of
 from onnx_asgnas.graph.model_io import ModelSource, open_model
 from onnx_asgnas.graph.nodes import read_by
@@ -45,7 +46,10 @@ class TraceGraph:
             shapes = shapes_of(model)
         initializers = {t.name: t for t in model.graph.initializer}
         nodes = list(model.graph.node)
-        self._index(NormalForm(model, nodes, [read_by(node) for node in nodes], initializers, Weights(), shapes))
+        reads = [read_by(node) for node in nodes]
+        frame = frame_of(model)
+        frame.functions.extend(model.functions)
+        self._index(NormalForm(frame, nodes, reads, initializers, Weights(), shapes))
         self.__dict__["model"] = model
 
     def _index(self, form: NormalForm) -> None:
@@ -140,9 +144,9 @@ class TraceGraph:
         return found
 
     @property
-    def growth(self) -> int:
-        """How many times the usual 64 an open length has in `sizes`: more than once where 64 are too few."""
-        return self._shapes.growth
+    def open_length(self) -> int:
+        """What an open dimension that is not the batch is in `sizes`: 64, or what the network needs instead."""
+        return self._shapes.lengths[0]
 
     def dtype(self, name: str) -> int:
         """The ONNX element type of a tensor; UNDEFINED (0) where unknown."""

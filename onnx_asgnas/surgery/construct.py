@@ -211,7 +211,7 @@ class _Surgery:
         if not names:
             return {}
         model = self.zeroed()
-        feeds = random_inputs(model, length=64 * self.graph.growth)
+        feeds = random_inputs(model, length=self.graph.open_length)
         values = run(session(model, outputs=names), feeds, names)
         self._cut_channels(values)
         for name in names:

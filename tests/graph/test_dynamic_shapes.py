@@ -250,7 +250,7 @@ def test_windows_of_speech_are_longer_than_the_usual_lengths() -> None:
     model = parse(STRIDES)
     model.graph.initializer.append(numpy_helper.from_array(random.standard_normal((8, 1, 400), np.float32), "w"))
     graph = TraceGraph.of(model)
-    assert graph.growth > 1
+    assert graph.open_length > 64
     assert graph.shape("heads") == (None, None, 2, 4)
     assert graph.shape("rows") == (None, None, 4, 2)
     for batch, length in ((1, 400), (2, 1100)):
@@ -265,5 +265,32 @@ def test_what_is_empty_at_every_length_does_not_make_lengths_longer() -> None:
             none = Slice (x, zero, zero, one)  y = Concat <axis = 1> (none, x) }"""
     )
     graph = TraceGraph.of(model)
-    assert graph.growth == 1
+    assert graph.open_length == 64
     assert graph.shape("none") == (None, 0, 4)
+
+
+def test_lengths_stay_within_a_table_of_positions() -> None:
+    model = parse(
+        """agraph (float[N, L, 4] x) => (float[N, L, 4] y) <int64[1] zero = {0}, int64[1] one = {1}> {
+            s = Shape <start = 1, end = 2> (x)
+            places = Slice (table, zero, s, one)
+            y = Add (x, places) }"""
+    )
+    table = np.random.default_rng(0).standard_normal((1, 20, 4), np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(table, "table"))
+    graph = TraceGraph.of(model)
+    assert graph.open_length < 20
+    assert graph.shape("y") == (None, None, 4)
+    assert graph.shape("places") == (1, None, 4)
+
+
+def test_operands_that_never_fit_leave_the_usual_lengths() -> None:
+    model = parse("agraph (float[N, L, 4] x, float[N, K] z) => (float[N, L, 4] y) { y = Add (x, z) }")
+    assert TraceGraph.of(model).open_length == 64
+
+
+def test_a_graph_of_a_model_in_normal_form_has_a_frame_without_nodes() -> None:
+    model = parse("agraph (float[N] x) => (float[N] y) { y = Relu (x) }")
+    graph = TraceGraph(model)
+    assert not graph.frame().graph.node
+    assert [node.op_type for node in graph.outline().graph.node] == ["Relu"]
