@@ -15,7 +15,7 @@ import onnx
 from onnx import inliner, numpy_helper
 
 from onnx_asgnas.graph.nodes import is_standard
-from onnx_asgnas.graph.shapes import ShapeInference, at_lengths_that_fit
+from onnx_asgnas.graph.shapes import ShapeInference, shapes_of
 from onnx_asgnas.training.lowering import families as _registered  # noqa: F401 (rewrites register themselves)
 from onnx_asgnas.training.lowering.dialect import ORT, Dialect
 from onnx_asgnas.training.lowering.lifting import NEWEST_OPSET, OLDEST_OPSET
@@ -145,16 +145,14 @@ def _rewritten(
             entry.version = target
     _assign_graph(frame.graph, model.graph)
 
-    def made(lengths: tuple[int, int]) -> Rewriting:
-        shapes = ShapeInference(frame, lengths=lengths)
-        for tensor in frame.graph.initializer:
-            shapes.add_constant(tensor.name, numpy_helper.to_array(tensor))
-        rewriting = Rewriting(frame, shapes, dialect, wrt)
-        for node in model.graph.node:
-            add(node, rewriting, version)
-        return rewriting
-
-    return at_lengths_that_fit(made, lambda rewriting: rewriting.shapes)
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in frame.graph.initializer}
+    shapes = ShapeInference(frame, lengths=shapes_of(model, constants).lengths)
+    for name, value in constants.items():
+        shapes.add_constant(name, value)
+    rewriting = Rewriting(frame, shapes, dialect, wrt)
+    for node in model.graph.node:
+        add(node, rewriting, version)
+    return rewriting
 
 
 def _assign_graph(target: onnx.GraphProto, source: onnx.GraphProto) -> None:
