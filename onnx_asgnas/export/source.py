@@ -98,6 +98,8 @@ class SourceFile:
         reads, gives, names = variable_names(inputs, steps, found.outputs, kind, frozenset({"F", "nn", "torch"}))
         types = [_TYPES[kind(name)] for name in found.outputs]
         result = types[0] if len(types) == 1 else f"tuple[{', '.join(types)}]"
+        if len(types) > 3:
+            result = f"tuple[{' | '.join(dict.fromkeys(types))}, ...]"
         parameters = [f"{variable}: {_TYPES[kind(name)]}" for name, variable in inputs.items()]
         lines = signature("forward", ["self", *parameters], result, 4)
         returned: Expression = Code(names[found.outputs[0]])
