@@ -154,11 +154,10 @@ def module_for(graph: TraceGraph, config: TrainConfig) -> OnnxModule:
     """The network as a torch module, as the configuration wants it trained."""
     return OnnxModule(
         graph,
-        config.engine,
+        config.engine_options,
         freeze=config.freeze,
         train=config.train,
         freeze_bn=config.freeze_bn,
-        threads=config.threads,
     )
 
 
@@ -171,7 +170,7 @@ def objective_for(module: OnnxModule, config: TrainConfig) -> Objective:
     spec = parse_spec(config.distill, InputError)
     how = lesson(spec)
     graph = TraceGraph(module.source) if spec.name == ITSELF else TraceGraph.of(load_model(spec.name))
-    taught = OnnxModule(graph, config.engine, threads=config.threads).eval()
+    taught = OnnxModule(graph, config.engine_options).eval()
 
     def teacher(inputs: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
         found = taught(**{name: inputs[name] for name in taught.input_names})

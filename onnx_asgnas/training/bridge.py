@@ -194,9 +194,14 @@ class OnnxModule(Scope):
         """Let parameters, gradients and statistics be where this copy of the vector is."""
         self._flat, start = flat, 0
         for name, parameter in self._held_parameters.items():
-            view = flat[start : start + parameter.numel()].view(parameter.shape)
-            gradient = parameter.grad
-            self._views[name] = parameter.data = view
+            shape = self._views[name].shape
+            view = flat[start : start + shape.numel()].view(shape)
+            gradient, parameter.grad = parameter.grad, None
+            if torch._has_compatible_shallow_copy_type(parameter, view):
+                parameter.data = view
+            else:  # as torch does: another kind of memory needs another tensor inside of the same object
+                torch.utils.swap_tensors(parameter, torch.nn.Parameter(view, parameter.requires_grad))
+            self._views[name] = view
             parameter.grad = None if gradient is None else gradient.to(flat.device)
             start += view.numel()
         for name, statistic in self._held_statistics.items():
@@ -211,7 +216,8 @@ class OnnxModule(Scope):
         self._held_statistics = {name: torch.from_numpy(graph.array(name).astype(np.float32)) for name in statistics}
         self._slots = {name: mount(self, name, tensor, taken) for name, tensor in self._held_statistics.items()}
         for name in names:
-            parameter = torch.nn.Parameter(torch.empty(0), requires_grad=name not in frozen)
+            empty = torch.empty(0, device=self._options.device)
+            parameter = torch.nn.Parameter(empty, requires_grad=name not in frozen)
             self._slots[name] = mount(self, name, parameter, taken)
         self._held_parameters = dict(self.named_parameters())
         values = {name: graph.array(name) for name in self._held_parameters}
@@ -220,10 +226,9 @@ class OnnxModule(Scope):
         for name, value in values.items():
             view = self._flat[start : start + value.size].view(value.shape)
             view.copy_(torch.from_numpy(value.astype(np.float32)))
-            self._views[name] = self._held_parameters[name].data = view
+            self._views[name] = view
             start += value.size
-        if self._options.device != "cpu":
-            self._move(self._flat.to(self._options.device))
+        self._move(self._flat.to(self._options.device))
 
     def _held(self) -> dict[str, torch.Tensor]:
         return {**self._held_parameters, **self._held_statistics}

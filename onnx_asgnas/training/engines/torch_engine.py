@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import onnx
@@ -91,8 +92,9 @@ class TorchEngine:
             return plain
 
     def _autocast(self) -> Any:
-        wanted = self._options.autocast is not None
-        return torch.autocast(self._device.type, torch.bfloat16, enabled=wanted)
+        if self._options.autocast is None:
+            return nullcontext()
+        return torch.autocast(self._device.type, torch.bfloat16)
 
     def _taken(self, x: torch.Tensor) -> torch.Tensor:
         x = self._read(x)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -175,15 +175,19 @@ def _by_reference(node: onnx.NodeProto, model: onnx.ModelProto, device: torch.de
     opsets = [*model.opset_import]
     alone = helper.make_model(graph, opset_imports=opsets, ir_version=model.ir_version)
     names, given = [value.name for value in ends], read_by(node)
-    evaluator: Callable[[Mapping[str, Any]], list[Any]] | None = None
+    try:
+        evaluator = ReferenceEvaluator(alone)
+    except Exception as error:  # the evaluator's errors for what it does not know have no common base
+        raise UnsupportedOperatorError(
+            f"nothing here computes {node.op_type} {node.name!r}: {error}",
+            fix="Export the model with operators of the ONNX standard.",
+            op_type=node.op_type,
+            node=node.name,
+        ) from None
 
     def run(*tensors: Tensor | None) -> list[Tensor | None]:
-        nonlocal evaluator
-        if evaluator is None:
-            session = ReferenceEvaluator(alone)
-            evaluator = lambda feeds: session.run(names, dict(feeds))  # noqa: E731
         feeds = {n: t.detach().cpu().numpy() for n, t in zip(given, tensors, strict=False) if t is not None}
-        made = dict(zip(names, evaluator(feeds), strict=True))
+        made = dict(zip(names, evaluator.run(names, feeds), strict=True))
         return [_from_numpy(made[name], device, floats) if name else None for name in node.output]
 
     return run
