@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from onnx_asgnas.converters import convert
     from onnx_asgnas.errors import AsgnasError
     from onnx_asgnas.evaluation import benchmark, verify
+    from onnx_asgnas.finetuning import finetune
     from onnx_asgnas.graph import load_model, normalise
     from onnx_asgnas.pipeline import SearchResult, resume, search
     from onnx_asgnas.pruning import prune
@@ -35,6 +36,7 @@ _HOMES = {
     "benchmark": "evaluation",
     "construct": "surgery",
     "convert": "converters",
+    "finetune": "finetuning",
     "load_model": "graph",
     "normalise": "graph",
     "prune": "pruning",
@@ -56,6 +58,7 @@ __all__ = [
     "benchmark",
     "construct",
     "convert",
+    "finetune",
     "load_model",
     "normalise",
     "prune",
