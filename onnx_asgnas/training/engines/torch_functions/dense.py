@@ -111,8 +111,6 @@ def conv_transpose(op: Operator) -> Compute:
         else:
             totals = [a - b for a, b in zip(full, sizes, strict=True)]
             before = [total // 2 if auto == "SAME_UPPER" else total - total // 2 for total in totals]
-            if wanted and auto != "SAME_UPPER" and auto != "SAME_LOWER":
-                before = [total // 2 for total in totals]
             pads = before + [total - b for total, b in zip(totals, before, strict=True)]
         compute = _TRANSPOSED[weight.dim()]
         if pads[:n] == pads[n:] and min(pads) >= 0 and _fits(extra, strides, dilations):

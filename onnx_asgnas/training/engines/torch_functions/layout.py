@@ -177,7 +177,7 @@ def depth_to_space(op: Operator) -> Compute:
     return run
 
 
-@function("SpaceToDepth")
+@function("SpaceToDepth", unless=lambda node: attribute_of(node, "mode", "DCR") != "DCR")
 def space_to_depth(op: Operator) -> Compute:
     """Blocks of pixels as blocks of channels."""
     block = op.attribute("blocksize")

@@ -22,12 +22,12 @@ def batch_normalization(op: Operator) -> Compute:
             x, scale, bias, mean, variance, False, 0.0, epsilon, True
         )
 
-    def run(x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> list[Tensor | None]:
+    def run(x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> list[Tensor]:
         result, of_batch, inverse = torch.native_batch_norm(x, scale, bias, None, None, True, 0.0, epsilon)
         with torch.no_grad():
             mean.lerp_(of_batch.to(mean.dtype), share)
             variance.lerp_((inverse.pow(-2) - epsilon).clamp_(0.0).to(variance.dtype), share)
-        return [result, None, None]
+        return [result, mean, variance]
 
     return run
 

@@ -124,10 +124,12 @@ def cumulative_sum(op: Operator) -> Compute:
 def top_k(op: Operator) -> Compute:
     """The k largest or smallest values of an axis, and where they are."""
     axis, largest = op.attribute("axis", -1), bool(op.attribute("largest", 1))
-    ordered, k_of = bool(op.attribute("sorted", 1)), op.integers(1)
+    k_of = op.integers(1)
 
     def run(x: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        values, places = torch.topk(x, k_of(k)[0], axis, largest, ordered)
-        return values, places
+        # Of equal values the first ones count, which torch.topk does not promise.
+        values, places = torch.sort(x, dim=axis, descending=largest, stable=True)
+        count = k_of(k)[0]
+        return values.narrow(axis, 0, count), places.narrow(axis, 0, count)
 
     return run

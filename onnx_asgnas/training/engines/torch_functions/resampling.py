@@ -132,7 +132,7 @@ def _origins(coordinates: str, old: int, new: int, scale: float) -> NDArray[np.f
     """Where in the input every place of the result lies."""
     places = np.arange(new, dtype=np.float64)
     if coordinates == "align_corners":
-        return places * (old - 1) / (new - 1) if new > 1 else places * 0
+        return places * (old - 1) / (scale * old - 1) if scale * old > 1 else places * 0
     if coordinates == "asymmetric":
         return places / scale
     if coordinates == "pytorch_half_pixel" and new <= 1:
