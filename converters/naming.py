@@ -46,7 +46,7 @@ def name_parameters(model: onnx.ModelProto, parameters: Mapping[str, Array]) -> 
     _by_neighbours(graph, groups, renamed, set(kept))
     taken = {name for node in graph.node for name in (*node.input, *node.output)} - renamed.keys()
     renamed = {old: new for old, new in renamed.items() if new not in taken}
-    _rename(graph, renamed)
+    rename(graph, renamed)
     lost = tuple(name for name in open_names if name not in set(renamed.values()))
     return Names(kept=tuple(kept), renamed=renamed, lost=lost)
 
@@ -114,7 +114,8 @@ def _layer(parameter: str) -> str:
     return re.sub(r"[./]?[^./]*$", "", parameter)
 
 
-def _rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
+def rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
+    """Give initializers other names, in place, and in all that reads them, subgraphs too."""
     for tensor in graph.initializer:
         tensor.name = names.get(tensor.name, tensor.name)
     for value in (*graph.value_info, *graph.input):

@@ -160,8 +160,10 @@ def _dynamo(module: torch.nn.Module, call: Call, arrays: Sequence[Array]) -> onn
     axes = [{axis: symbols[d] for axis, d in enumerate(spec.shape) if isinstance(d, str)} for spec in call.inputs]
     positional, keywords = call.tensors(arrays)
     open_positional, open_keywords = call.arguments(axes)
-    names = list(inspect.signature(module.forward).parameters)
-    shapes: Any = dict(zip(names, open_positional, strict=False)) | open_keywords if keywords else open_positional
+    known = inspect.signature(module.forward).parameters
+    shapes: Any = dict(zip(known, open_positional, strict=False)) | open_keywords if keywords else open_positional
+    if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in known.values()):
+        shapes = (shapes,)
     with torch.no_grad():
         program = torch.onnx.export(
             module,

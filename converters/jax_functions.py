@@ -1,0 +1,182 @@
+"""JAX: a function, a Flax nnx or Equinox module, or a Flax linen module with its variables: `jax:package.module:name`.
+
+What is named is the network itself, or a function that gives it: one that can be called with the arguments of the
+source, as `jax:nets:resnet?width=8`. Linen modules come as a pair (module, variables).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+
+from onnx_asgnas.converters.export import OPSET, Array, Export, Source, record
+from onnx_asgnas.converters.failing import exporter_failed, first_line
+from onnx_asgnas.converters.inputs import InputSpec, arrange
+from onnx_asgnas.errors import ConversionError
+from onnx_asgnas.specs import call, load_attribute, parse_spec, working_directory_on_path
+
+_FIX = "jax2onnx lists the primitives that it has; sizes that the network fixes must be numbers in --input."
+
+
+def convert(source: Source) -> Export:
+    """Export the network by jax2onnx; it needs inputs.
+
+    Raises ConversionError when it is missing, is no network, cannot run on the inputs, or cannot be written.
+    """
+    if not source.inputs:
+        raise ConversionError(
+            "a jax: source needs to know what the network reads", fix='Add --input "x:float32[N,32,32,3]".'
+        )
+    network, parameters = _network(_load(source.body), source.body)
+    return export_function(network, source.inputs, parameters, _normalisations(network))
+
+
+def export_function(
+    function: Callable[..., Any],
+    inputs: Sequence[InputSpec],
+    parameters: Mapping[str, Array],
+    normalisations: int | None,
+) -> Export:
+    """Export a function of arrays, one for each input, whose parameters are bound in it."""
+    import jax
+    import jax2onnx
+
+    kinds = [_shape_of(spec) for spec in inputs]
+    names = [spec.name or f"input_{at}" for at, spec in enumerate(inputs)]
+    samples = record(lambda arrays: _run(function, inputs, arrays), inputs, names)
+    flat = _flat(function, inputs)
+    try:
+        with jax.default_matmul_precision("highest"):
+            model = jax2onnx.to_onnx(flat, inputs=kinds, opset=OPSET, input_names=names)
+    except Exception as problem:  # JAX's and jax2onnx's own kinds
+        raise exporter_failed("jax2onnx", problem, fix=_FIX) from problem
+    return Export(
+        model=model,
+        exporter=f"jax2onnx {metadata.version('jax2onnx')}",
+        samples=samples,
+        parameters=parameters,
+        normalisations=normalisations,
+    )
+
+
+def _flat(function: Callable[..., Any], inputs: Sequence[InputSpec]) -> Callable[..., Any]:
+    """The network itself where it takes the inputs in their order; else a function that arranges them for it."""
+    if all("." not in (spec.name or "") for spec in inputs):
+        return function
+    return lambda *arrays: function(*_arranged(inputs, arrays))
+
+
+def _run(function: Callable[..., Any], inputs: Sequence[InputSpec], arrays: Sequence[Array]) -> list[Array]:
+    import jax
+
+    try:
+        return [np.asarray(leaf) for leaf in jax.tree.leaves(_flat(function, inputs)(*arrays))]
+    except Exception as problem:  # the user's code
+        read = ", ".join(f"{list(array.shape)} {array.dtype}" for array in arrays)
+        raise ConversionError(
+            f"the network cannot run on {read}: {type(problem).__name__}: {first_line(problem)}",
+            fix="Does --input say the shapes, the types and the order that it takes?",
+        ) from problem
+
+
+def _arranged(inputs: Sequence[InputSpec], arrays: Sequence[Any]) -> list[Any]:
+    positional, named = arrange(inputs, arrays)
+    return [*positional, *named.values()]
+
+
+def _shape_of(spec: InputSpec) -> Any:
+    """As jax2onnx takes it: open dimensions by name; the element type where it is not float32."""
+    import jax
+
+    if spec.dtype == "float32":
+        return spec.shape
+    if not spec.symbols:
+        return jax.ShapeDtypeStruct(spec.shape, spec.dtype)
+    dims = jax.export.symbolic_shape(",".join(map(str, spec.shape)))
+    return jax.ShapeDtypeStruct(dims, spec.dtype)
+
+
+def _load(body: str) -> Any:
+    """The named object, called where it is a factory: where the arguments of the source are all that it needs."""
+    import inspect
+
+    spec = parse_spec(body, ConversionError)
+    found = load_attribute(spec.name, ConversionError)
+    if not callable(found) or (_is_module(found) and not isinstance(found, type)):
+        return found
+    try:
+        inspect.signature(found).bind(**spec.arguments)
+    except (TypeError, ValueError):
+        if not spec.arguments and not isinstance(found, type):
+            return found  # it needs arguments: it is the network
+    try:
+        with working_directory_on_path():
+            return call(found, spec.arguments, what=f"jax:{spec.name}", error=ConversionError)
+    except ConversionError:
+        raise
+    except Exception as problem:  # the user's code
+        raise ConversionError(
+            f"jax:{spec.name} fails: {type(problem).__name__}: {problem}", fix="Call it in Python to see where."
+        ) from problem
+
+
+def _network(found: Any, body: str) -> tuple[Callable[..., Any], dict[str, Array]]:
+    """The network as a function of its inputs, and its parameters by path."""
+    if isinstance(found, tuple) and len(found) == 2 and hasattr(found[0], "apply"):
+        module, variables = found
+        return _linen(module, variables), _leaves(variables.get("params", {}))
+    if not callable(found):
+        raise ConversionError(
+            f"jax:{body} is of type {type(found).__name__}, not a network",
+            fix="Name a function of arrays, an nnx or Equinox module, or a pair (linen module, variables).",
+        )
+    if _is_nnx(found):
+        from flax import nnx
+
+        found.eval()
+        return found, _leaves(nnx.to_pure_dict(nnx.state(found, nnx.Param)))
+    return found, (_leaves(found) if _is_module(found) else {})
+
+
+def _linen(module: Any, variables: Any) -> Callable[..., Any]:
+    import inspect
+
+    takes = inspect.signature(module.__call__).parameters
+    fixed = {name: name == "deterministic" for name in ("train", "training", "deterministic") if name in takes}
+
+    def apply(*arrays: Any) -> Any:
+        return module.apply(variables, *arrays, **fixed)
+
+    return apply
+
+
+def _is_nnx(found: Any) -> bool:
+    return any(base.__module__.startswith("flax.nnx") for base in type(found).__mro__)
+
+
+def _is_module(found: Any) -> bool:
+    return any(base.__module__.startswith(("flax.", "equinox.")) for base in type(found).__mro__)
+
+
+def _leaves(tree: Any) -> dict[str, Array]:
+    """The float arrays of a tree by their paths: `stem.kernel`."""
+    import jax
+
+    found = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if hasattr(leaf, "dtype") and np.issubdtype(leaf.dtype, np.floating):
+            steps = [str(getattr(p, "key", getattr(p, "name", getattr(p, "idx", p)))) for p in path]
+            found[".".join(steps)] = np.asarray(leaf)
+    return found
+
+
+def _normalisations(network: Any) -> int | None:
+    """How many batch normalisations an nnx module holds; None where that is not known."""
+    if not _is_nnx(network):
+        return None
+    from flax import nnx
+
+    return sum(isinstance(each, nnx.BatchNorm) for _, each in nnx.iter_modules(network))

@@ -1,0 +1,32 @@
+"""Fitted estimators for the tests of converters."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.neural_network import MLPClassifier, MLPRegressor
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+
+def _data() -> tuple[np.ndarray, np.ndarray]:
+    x = np.random.default_rng(0).standard_normal((60, 8)).astype(np.float32)
+    return x, (x[:, 0] + x[:, 1] > 0).astype(int) + (x[:, 2] > 1)
+
+
+def mlp() -> MLPClassifier:
+    """Two hidden layers, three classes."""
+    return MLPClassifier((32, 16), max_iter=5, random_state=0, tol=1e9).fit(*_data())
+
+
+def scaled() -> Pipeline:
+    """A scaler, then a perceptron."""
+    x, y = _data()
+    return make_pipeline(
+        StandardScaler(), MLPRegressor(hidden_layer_sizes=(24,), max_iter=5, random_state=0, tol=1e9)
+    ).fit(x, y)
+
+
+def linear() -> LogisticRegression:
+    """A linear model, with nothing to prune."""
+    return LogisticRegression().fit(*_data())
