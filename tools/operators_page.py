@@ -21,6 +21,10 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_asgnas.graph import TraceGraph
 from onnx_asgnas.operators import Entry, Rule, entries, rule_of, rules_of
 from onnx_asgnas.space.coupling import Coupling
+from onnx_asgnas.training.engines.torch_functions import TABLE
+from onnx_asgnas.training.lowering.dialect import ORT_OPERATORS
+from onnx_asgnas.training.lowering.path import QUANTISING, differentiable_ends
+from onnx_asgnas.training.lowering.registry import REWRITES
 from tests.operators.registry_cases import CASES, KEPT, Case, model_of
 
 TARGET = Path(__file__).parents[1] / "docs" / "operators.md"
@@ -35,9 +39,12 @@ An operator that is not in this list keeps all channels that it touches, and rep
   *No channels*: in the example it works on whole numbers or truth values.
 - **Trains**: the inputs that train, by role. Whatever else is a float constant does not.
 - **Zero**: the inputs that make the outputs zero when they are; of a quantised tensor zero is its zero point.
+- **ort**, **torch**: how a gradient gets through it on either engine: the engine differentiates the operator *itself* (in
+  some forms or in all), it is *rewritten* in operators that the engine has, replaced by the *definition* that the
+  standard gives, or there is *no* way. Empty: it carries no gradient (whole numbers, truth values, random numbers).
 
 """
-_COLUMNS = ("Operator", "Since", "Channels", "Trains", "Zero")
+_COLUMNS = ("Operator", "Since", "Channels", "Trains", "Zero", "ort", "torch")
 _ORDER = ("pass", "summed", "stay")
 
 
@@ -59,8 +66,9 @@ def page() -> str:
 def _row(entry: Entry) -> tuple[str, ...]:
     name, since = f"`{entry.op_type}`", str(entry.since_version)
     examples = [] if entry in KEPT else [case for case in CASES if _is_of(case, entry)] or _of_its_type(entry)
+    gradients = tuple(_gradient(entry, engine) for engine in ("ort", "torch"))
     if not examples:
-        return name, since, "stay", "", "never"
+        return name, since, "stay", "", "never", *gradients
     rules = [_rule(case) for case in examples]
     roles = sorted({(p, role) for rule in rules for p, role in rule.parameters.items()})
     return (
@@ -69,7 +77,66 @@ def _row(entry: Entry) -> tuple[str, ...]:
         _channels(examples),
         ", ".join(f"{role} ({_input(entry, p)})" for p, role in roles),
         "; ".join(dict.fromkeys(_zero(entry, case, rule) for case, rule in zip(examples, rules, strict=True))),
+        *gradients,
     )
+
+
+def _gradient(entry: Entry, engine: str) -> str:
+    """How a gradient gets through an operator: by itself, rewritten, by its definition, or not at all."""
+    key = entry.domain, entry.op_type
+    if not _carries_a_gradient(entry):
+        return ""
+    if key in TABLE if engine == "torch" else key in {("", op_type) for op_type in ORT_OPERATORS}:
+        return "itself"
+    if entry.op_type in QUANTISING - {"QuantizeLinear", "DequantizeLinear"}:
+        return "no"
+    if key in REWRITES or entry.op_type in _SUCCEEDED:
+        return "rewritten"
+    return "definition" if not entry.domain and _has_definition(entry.op_type) else "no"
+
+
+def _carries_a_gradient(entry: Entry) -> bool:
+    """Is there a float input and a float output that the standard or we differentiate."""
+    if entry.op_type in _WITHOUT or entry.domain.startswith("ai.onnx."):
+        return False
+    if entry.domain:
+        return True
+    newest = onnx.defs.onnx_opset_version()
+    if not onnx.defs.has(entry.op_type, newest):
+        return True
+    count = len(onnx.defs.get_schema(entry.op_type, newest).inputs)
+    names = [f"x{at}" for at in range(count)]
+    sources, targets = differentiable_ends(helper.make_node(entry.op_type, names, ["y"]), newest)
+    return bool(sources and targets)
+
+
+def _has_definition(op_type: str) -> bool:
+    newest = onnx.defs.onnx_opset_version()
+    schema = onnx.defs.get_schema(op_type, newest)
+    return bool(schema.has_function or schema.has_context_dependent_function)
+
+
+_SUCCEEDED = {"Scatter", "Upsample"}
+"""Operators that newer operator sets have under another name."""
+
+_WITHOUT = {
+    "Bernoulli",
+    "ConstantOfShape",
+    "EyeLike",
+    "ImageDecoder",
+    "MelWeightMatrix",
+    "Multinomial",
+    "RandomNormal",
+    "RandomNormalLike",
+    "RandomUniform",
+    "RandomUniformLike",
+    "Range",
+    "RemovePadding",
+    "RestorePadding",
+    "TfIdfVectorizer",
+    "Unique",
+}
+"""Operators that a gradient has no business in, whatever the types of their ends."""
 
 
 def _of_its_type(entry: Entry) -> list[Case]:

@@ -21,8 +21,10 @@ from onnx.reference import ReferenceEvaluator
 
 from onnx_asgnas.graph import normalise
 from onnx_asgnas.graph.nodes import is_standard
+from onnx_asgnas.training.engines import Engine
 from onnx_asgnas.training.engines.ort_engine import OrtEngine
-from onnx_asgnas.training.lowering import TrainingGraph, lower
+from onnx_asgnas.training.engines.torch_engine import TORCH, TorchEngine
+from onnx_asgnas.training.lowering import ORT, TrainingGraph, lower
 from onnx_asgnas.training.lowering.path import SMOOTH
 
 FORWARD = 1e-5
@@ -190,6 +192,37 @@ def try_case(case: NodeCase, seed: int = 0) -> Answer:
     return Answer("trains", "", worst)
 
 
+def torch_agrees(case: NodeCase) -> Answer:
+    """Do the gradients of the ort engine equal those of the torch engine in float64, which has other natives."""
+    model = normalise(case.model)
+    wrt = tuple(value.name for value in model.graph.input)
+    weights = {t.name: t for t in model.graph.initializer}
+    rng = np.random.default_rng(0)
+    values = _off_kinks(case, rng)
+    seed = rng.integers(2**31)
+    found = []
+    for dialect in (ORT, TORCH):
+        graph = lower(model, [], wrt=wrt, freeze_bn=True, dialect=dialect)
+        held = {name: torch.from_numpy(numpy_helper.to_array(weights[name]).copy()) for name in graph.statistics}
+        engine: Any
+        if dialect is ORT:
+            engine = OrtEngine(graph, held, threads=1)
+        else:
+            engine = TorchEngine(graph, held, floats=torch.float64)
+        outputs, gradients, _ = _run(engine, graph, values, np.random.default_rng(seed))
+        found.append((outputs, gradients))
+    (mine, ours), (theirs, wanted) = found
+    for one, other in zip(mine, theirs, strict=True):
+        if one.dtype.kind == "f" and not _distance(one, other) <= FORWARD:
+            return Answer("forward", f"{_distance(one, other):.1e}")
+    norm = float(np.sqrt(sum(float(np.square(g).sum()) for g in wanted.values())))
+    gaps = [ours[n].astype(np.float64) - g if n in ours else g for n, g in wanted.items()]
+    apart = float(np.sqrt(sum(float(np.square(gap).sum()) for gap in gaps)))
+    total = float(np.sqrt(sum(float(np.square(np.nan_to_num(o)).sum()) for o in theirs)))
+    error = apart / max(norm, 1e-2 * total, 1e-6)
+    return Answer("trains" if error <= GRADIENT else "gradient", f"{error:.1e}", error)
+
+
 def _size(gradients: Arrays, direction: Arrays, names: Sequence[str]) -> float:
     """What the derivative would be if all its terms had one sign."""
     return sum(float(np.abs(gradients[n].astype(np.float64) * direction[n]).sum()) for n in names)
@@ -235,7 +268,7 @@ _DOMAIN = {
 
 
 def _run(
-    engine: OrtEngine, graph: TrainingGraph, values: Arrays, rng: np.random.Generator
+    engine: Engine, graph: TrainingGraph, values: Arrays, rng: np.random.Generator
 ) -> tuple[list[NDArray[Any]], Arrays, list[NDArray[Any] | None]]:
     feeds = [
         torch.from_numpy(np.ascontiguousarray(values[n]).reshape(values[n].shape).astype(_fed(graph, n)))

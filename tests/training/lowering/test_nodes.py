@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from onnx_asgnas.errors import AsgnasError
-from tests.training.lowering.node_cases import Answer, NodeCase, node_cases, try_case
+from tests.training.lowering.node_cases import Answer, NodeCase, node_cases, torch_agrees, try_case
 
 LISTED = json.loads((Path(__file__).parent / "unsupported.json").read_text(encoding="utf-8"))
 SMALL = 2000
@@ -54,6 +54,15 @@ def test_operator_trains(case: NodeCase) -> None:
     except AsgnasError as error:
         answer = Answer("refused", str(error))
     assert (answer.status != "trains") == is_listed(case), (answer.status, answer.detail)
+
+
+@pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)
+def test_engines_agree(case: NodeCase) -> None:
+    """The torch engine in float64 computes another training graph, with more operators as they are."""
+    if is_listed(case) or case.name in LISTED["torch engine"]:
+        return
+    answer = torch_agrees(case)
+    assert answer.status == "trains", answer.detail
 
 
 def test_nearly_all_differentiable_operators_train() -> None:
