@@ -40,6 +40,8 @@ class ModuleClass:
     outputs: tuple[str, ...]
     kept: list[str] = field(default_factory=list)
     """Parameters that the forward pass reads."""
+    uses: int = 1
+    """How many blocks there are of it."""
 
 
 @dataclass(slots=True)
@@ -138,7 +140,7 @@ class _Builder:
         steps = [_reading_own(step, set(columns.values()), kept) for step in steps]
         parameters = {parameter: list(values) for values, parameter in columns.items()}
         path, block = first.block.path, first.block
-        return ModuleClass(name, path, parameters, held, steps, block.inputs, block.outputs, kept)
+        return ModuleClass(name, path, parameters, held, steps, block.inputs, block.outputs, kept, len(forms))
 
 
 def _height(block: Block, levels: dict[int, list[Block]]) -> int:

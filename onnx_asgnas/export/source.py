@@ -75,7 +75,7 @@ class SourceFile:
 
     def _class(self, found: ModuleClass, last: bool) -> list[str]:
         place = "The whole network." if last else f"The block {safe_text('.'.join(found.path))}, and those of its form."
-        if not last and not any(len(values) > 1 for values in found.parameters.values()):
+        if not last and found.uses == 1:
             place = f"The block {safe_text('.'.join(found.path))}."
         lines = [f"class {found.name}(nn.Module):", f'    """{place}"""', ""]
         if found.members or found.kept:

@@ -6,7 +6,21 @@ from dataclasses import replace
 
 import onnx_asgnas.export.torch_ops  # noqa: F401  (fills the registry)
 from onnx_asgnas.errors import UnsupportedOperatorError
-from onnx_asgnas.export.code import Call, Code, Device, Expression, Lit, Member, Own, Ref, Step, Stored, call, refs
+from onnx_asgnas.export.code import (
+    Call,
+    Code,
+    Device,
+    Expression,
+    Lit,
+    Member,
+    Own,
+    Ref,
+    Step,
+    Stored,
+    call,
+    mapped,
+    refs,
+)
 from onnx_asgnas.export.dtypes import torch_dtype
 from onnx_asgnas.export.fusion import fused_activations
 from onnx_asgnas.export.registry import writer_of
@@ -46,8 +60,23 @@ def steps_of(graph: TraceGraph) -> list[Step]:
         steps.append(step)
         if step.host is not None:
             host.update(dict.fromkeys(step.outputs, step.host))
-    steps += _lengths_given(graph, host)
+    steps = _without_aliases([*steps, *_lengths_given(graph, host)], graph)
     return _with_joints_outside([*_weights(graph, steps), *steps])
+
+
+def _without_aliases(steps: list[Step], graph: TraceGraph) -> list[Step]:
+    """A second name of a value is the first one, so that no block gives back what it was given."""
+    first: dict[str, Expression] = {}
+    kept = []
+    for step in steps:
+        code = mapped(step.code, lambda part: first.get(part.tensor) if isinstance(part, Ref) else None)
+        data = first.get(step.data)
+        step = replace(step, code=code, data=data.tensor if isinstance(data, Ref) else step.data)
+        if isinstance(code, Ref) and not graph.is_output(step.outputs[0]):
+            first[step.outputs[0]] = code
+        else:
+            kept.append(step)
+    return kept
 
 
 def outputs_of(graph: TraceGraph, steps: list[Step]) -> tuple[str, ...]:
