@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import onnx_asgnas as nas
+from onnx_asgnas.cli import main
 from onnx_asgnas.config import TrainConfig
 from onnx_asgnas.errors import DataError, InputError
 from onnx_asgnas.finetuning import finetune
@@ -27,7 +28,9 @@ def perplexities(run: Path) -> list[float]:
     return [event["metrics"]["perplexity"] for event in events if event["kind"] == "epoch"]
 
 
-def test_a_language_model_is_pruned_on_the_ids_that_it_reads(tmp_path: Path) -> None:
+def test_a_language_model_is_pruned_on_the_ids_that_it_reads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     data = saved(tmp_path, **sequences())
     result = nas.search(
         generator(),
@@ -48,6 +51,12 @@ def test_a_language_model_is_pruned_on_the_ids_that_it_reads(tmp_path: Path) -> 
     assert found[-1] < 0.7 * found[0] < WORDS
     assert facts["compact"]["metrics"]["perplexity"] == pytest.approx(found[-1], rel=1e-4)
     assert facts["compact"]["accuracy"] == facts["compact"]["metrics"]["top1"]
+    compact = str(tmp_path / "run" / "compact.onnx")
+    assert main(["benchmark", compact, "--data", data, "--loss", "next_token", "--seconds", "0.05", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["full"]["metrics"] == facts["compact"]["metrics"]
+    arguments = ["prune", compact, "--keep-macs", "0.9", "--data", data, "--loss", "next_token", "--json"]
+    assert main([*arguments, "-o", str(tmp_path / "smaller.onnx")]) == 0
+    assert json.loads(capsys.readouterr().out)["compact"]["metrics"]["perplexity"] > 1
 
 
 def test_hidden_words_and_a_value_are_learned_together(tmp_path: Path) -> None:

@@ -153,6 +153,15 @@ Metrics = Annotated[
         help="top1, top5, miou, pixel_accuracy, perplexity, mse, mae, binary_accuracy; several with commas.",
     ),
 ]
+TaskLoss = Annotated[
+    str, typer.Option("--loss", metavar="LOSS", help="Says what the targets of the data are, as in search.")
+]
+TaskMetrics = Annotated[
+    str,
+    typer.Option(
+        "--metrics", metavar="NAMES", show_default="what fits the loss", help="As top1,top5; see search --help."
+    ),
+]
 Distill = Annotated[
     str | None,
     typer.Option(

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from onnx_asgnas.training.bridge import OnnxModule
-from onnx_asgnas.training.data import Batch, Targets, samples_in
+from onnx_asgnas.training.data import Batch, samples_in
 from onnx_asgnas.training.distributed import ALONE, Processes, rows_of
 from onnx_asgnas.training.events import Timing
 from onnx_asgnas.training.losses import Objective
@@ -38,7 +37,7 @@ class Parts:
         total = 0.0
         for inputs, targets in self._micro_batches(self.processes.part(batch)):
             t0 = time.perf_counter()
-            share = loss.share(module(**inputs), inputs, _on(module.flat.device, targets), counts)
+            share = loss.share(module(**inputs), inputs, targets, counts)
             t1 = time.perf_counter()
             total += float(share.detach())
             share.backward()  # type: ignore[no-untyped-call]
@@ -67,9 +66,3 @@ class Parts:
                 statistic.copy_(added / self.processes.count)
         timing.exchange += time.perf_counter() - asked
         return float(sums[0][0]), bool(sums[0][1] > 0)
-
-
-def _on(device: torch.device, targets: Targets) -> Targets:
-    if isinstance(targets, Tensor):
-        return targets.to(device)
-    return {name: tensor.to(device) for name, tensor in targets.items()}

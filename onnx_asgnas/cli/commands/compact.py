@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from onnx_asgnas.cli.app import app
-from onnx_asgnas.cli.options import Debug, Json, Protect, Seed, Threads
+from onnx_asgnas.cli.options import Debug, Json, Protect, Seed, TaskLoss, TaskMetrics, Threads
 from onnx_asgnas.cli.screen import draw_comparison, print_json, say, verification_line
 
 if TYPE_CHECKING:
@@ -90,15 +90,8 @@ def benchmark(
     data: Annotated[
         str | None, typer.Option("--data", help="Measure metrics on its test part: fashion-mnist-mini, npz:FILE, …")
     ] = None,
-    loss: Annotated[
-        str, typer.Option("--loss", metavar="LOSS", help="Says what the targets are, as in search.")
-    ] = "cross_entropy",
-    metrics: Annotated[
-        str,
-        typer.Option(
-            "--metrics", metavar="NAMES", show_default="what fits the loss", help="As top1,top5; see search --help."
-        ),
-    ] = "",
+    loss: TaskLoss = "cross_entropy",
+    metrics: TaskMetrics = "",
     batch: Annotated[int, typer.Option(min=1, help="Batch of the latency runs.")] = 1,
     seconds: Annotated[float, typer.Option(min=0.01, help="Time for the latency of each model.")] = 2.0,
     memory: Annotated[bool, typer.Option("--memory", help="Measure peak memory, in a process for each model.")] = False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
@@ -22,6 +23,8 @@ from onnx_asgnas.cli.options import (
     RoundTo,
     Seed,
     Strict,
+    TaskLoss,
+    TaskMetrics,
     Threads,
     Uniform,
     one_of,
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from onnx_asgnas.report.curve import Curve
     from onnx_asgnas.space import SearchSpace
     from onnx_asgnas.training.data import Split
+    from onnx_asgnas.training.metrics import Judge
 
 
 @app.command()
@@ -66,8 +70,10 @@ def prune(
         typer.Option("--zeroed", metavar="FILE", help="Keep the full model with what was removed at zero too."),
     ] = None,
     data: Annotated[
-        str | None, typer.Option("--data", help="Measure accuracy on its test part: fashion-mnist-mini, npz:FILE, …")
+        str | None, typer.Option("--data", help="Measure metrics on its test part: fashion-mnist-mini, npz:FILE, …")
     ] = None,
+    loss: TaskLoss = "cross_entropy",
+    metrics: TaskMetrics = "",
     curve: Annotated[
         Path | None, typer.Option("--curve", metavar="FILE.svg", help="Of a list of targets, a picture of the curve.")
     ] = None,
@@ -103,6 +109,7 @@ def prune(
         zeroed=zeroed,
         measure={"seconds": seconds or None, "threads": threads, "seed": seed},
         data=data,
+        task=(loss, metrics),
     )
     if len(wanted) == 1:
         job.single(wanted[0], output, as_json)
@@ -123,6 +130,7 @@ class _Job:
     zeroed: Path | None
     measure: dict[str, Any]
     data: str | None
+    task: tuple[str, str]
 
     def single(self, target: Target, output: Path, as_json: bool) -> None:
         """Cut for one target, write and show it; raises VerificationError, and writes nothing, if the check fails."""
@@ -195,14 +203,22 @@ class _Job:
         from onnx_asgnas.evaluation import benchmark
 
         graph = self.space.parts.graph
-        return benchmark(graph, *models, verification=verification, split=self._split(), **self.measure)
+        judge = self._judge()
+        return benchmark(graph, *models, verification=verification, split=self._split(), judge=judge, **self.measure)
+
+    def _judge(self) -> Callable[[], Judge] | None:
+        if self.data is None:
+            return None
+        from onnx_asgnas.runs import judge_for
+
+        return judge_for(self.space.parts.graph, *self.task)
 
     def _split(self) -> Split | None:
         if self.data is None:
             return None
         from onnx_asgnas.runs import data_for
 
-        dataset = data_for(self.space.parts.graph.model, self.data)
+        dataset = data_for(self.space.parts.graph, self.data, self.task[0])
         return dataset.test or dataset.train
 
 

@@ -39,12 +39,13 @@ class Term:
         return self.kind.count(self._target(targets), inputs)
 
     def total(self, outputs: Outputs, inputs: Inputs, targets: Targets, taught: tuple[Tensor, ...]) -> Tensor:
-        """The sum over the items of a batch."""
+        """The sum over the items of a batch, all of which lies on one device."""
         target = self._target(targets) if self.taught is None else taught[self.taught]
         return self.kind.total(self._output(outputs), target, inputs)
 
     def judged(self, outputs: Outputs, inputs: Inputs, targets: Targets) -> tuple[Tensor, Tensor]:
         """What metrics see of a batch."""
+        inputs, targets = _beside(outputs, inputs, targets)
         return self.kind.judged(self._output(outputs), self._target(targets), inputs)
 
     def _output(self, outputs: Outputs) -> Any:
@@ -119,6 +120,7 @@ class Objective:
 
     def totals(self, outputs: Outputs, inputs: Inputs, targets: Targets) -> Tensor:
         """The sum of each term over the items of a batch, [terms]."""
+        inputs, targets = _beside(outputs, inputs, targets)
         taught: tuple[Tensor, ...] = ()
         if self.teacher is not None:
             with torch.no_grad():
@@ -133,3 +135,12 @@ class Objective:
         """The loss of sums and numbers; a term without items gives nothing."""
         scale = torch.tensor([term.weight for term in self.terms], dtype=torch.float64, device=counts.device)
         return (totals * (scale / counts.clamp(min=1)).to(totals)).sum()
+
+
+def _beside(outputs: Outputs, inputs: Inputs, targets: Targets) -> tuple[Inputs, Targets]:
+    """Inputs and targets on the device of the outputs."""
+    device = (outputs if isinstance(outputs, Tensor) else outputs[0]).device
+    moved = {name: tensor.to(device) for name, tensor in inputs.items()}
+    if isinstance(targets, Tensor):
+        return moved, targets.to(device)
+    return moved, {name: tensor.to(device) for name, tensor in targets.items()}
