@@ -78,6 +78,15 @@ def check_widths(mode: Mode, *, round_to: int, min_channels: int) -> None:
             )
 
 
+def check_gates(mode: Mode, *, gates: bool) -> None:
+    """Raise InputError for gates in a mode in which they do nothing."""
+    if gates and mode == "prune":
+        raise InputError(
+            "gates make structures erasable, and mode prune removes channels only",
+            fix="Use mode erase or joint, or leave gates out.",
+        )
+
+
 LEARNING_RATES: Mapping[str, float] = {"sgd": 0.05, "adam": 1e-3, "adamw": 1e-3}
 """The learning rate of each optimiser, unless it is said otherwise."""
 
@@ -263,9 +272,5 @@ class SearchConfig(TrainConfig):
                 f"channel_score is {self.channel_score!r}, and mode erase removes no channels",
                 fix="Give it as score, or use mode prune or joint.",
             )
-        if self.gates and self.mode == "prune":
-            raise InputError(
-                "gates make structures erasable, and mode prune removes channels only",
-                fix="Use mode erase or joint, or leave gates out.",
-            )
+        check_gates(self.mode, gates=self.gates)
         check_widths(self.mode, round_to=self.round_to, min_channels=self.min_channels)

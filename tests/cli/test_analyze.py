@@ -8,6 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from onnx_asgnas import models
 from onnx_asgnas.cli import main
 from onnx_asgnas.graph import save_model
 from tests.made_up import network
@@ -64,3 +65,14 @@ def test_protection_by_type_and_by_weight(capsys: pytest.CaptureFixture[str], tm
     assert any(line.split()[:3] == ["protected", "│", "block.1.conv"] for line in out.splitlines())
     assert "protected: conv_1" in out
     assert "nothing can be removed" in drawn(capsys, path, "--mode", "prune", "--protect", "op:Conv")
+
+
+def test_gates_make_skip_connections_erasable(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "unets.onnx"
+    save_model(models.build("stackedunets", width=2), path)
+    assert "6 minimal removal structures, 2 larger ones" in drawn(capsys, path)
+    out = drawn(capsys, path, "--gates")
+    assert "12 minimal removal structures, 2 larger ones" in out
+    assert "bn9.to.add25" in out
+    assert main(["analyze", str(path), "--gates", "--mode", "prune"]) == 2
+    assert "mode prune removes channels only" in capsys.readouterr().err

@@ -48,10 +48,12 @@ def analyze(
 
     onnx-asgnas analyze unets.onnx --mode joint --html space.html # a page to look at, with both
     """
+    from onnx_asgnas.config import check_gates
     from onnx_asgnas.graph import write_atomically
     from onnx_asgnas.space import analyze as analyze_model
     from onnx_asgnas.space.gates import add_gates
 
+    check_gates(mode, gates=gates)  # type: ignore[arg-type]
     source = add_gates(model) if gates else model
     space = analyze_model(source, mode=mode, protect=protect, strict=strict)  # type: ignore[arg-type]
     if output is not None:
