@@ -49,6 +49,8 @@ def _by_weights(graph: TraceGraph) -> list[Scope]:
             owner = () if last is None else scopes[last] if owners[last] is None else scopes[last][:-1]
             if graph.nodes[index].op_type == "Concat":
                 owner = _shared(owner, _owner_ahead(graph, index, owners))
+                if len(behind) > 2:  # what joins several layers of a block is of that block
+                    owner = max(owner, _shared(scopes[behind[-2]], scopes[behind[-1]]), key=len)
         scopes.append(owner)
     return _with_even_tails(graph, scopes, owners)
 

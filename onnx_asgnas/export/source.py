@@ -9,7 +9,7 @@ from onnx import TensorProto
 from onnx_asgnas.export.classes import ModuleClass, Program
 from onnx_asgnas.export.code import Call, Code, Expression, Ref, Step, Value, mapped, tuple_of
 from onnx_asgnas.export.inlining import inlined
-from onnx_asgnas.export.layout import laid_out, signature, text_of
+from onnx_asgnas.export.layout import WIDTH, laid_out, signature, text_of
 from onnx_asgnas.export.naming import identifier, safe_text
 from onnx_asgnas.export.variables import Kind, input_names, variable_names
 from onnx_asgnas.graph import TraceGraph
@@ -112,8 +112,16 @@ class SourceFile:
             if at == len(steps) - 1 and step.outputs == tuple(found.outputs) and len(given) == 1:
                 return [*lines, *laid_out(code, 8, "return ")]
             target = f"({given[0]},)" if len(given) == 1 and _gives_a_tuple(step) else ", ".join(given)
-            lines += laid_out(code, 8, f"{target} = ")
+            lines += _assigned(target, given, code)
         return [*lines, *laid_out(returned, 8, "return ")]
+
+
+def _assigned(target: str, given: Sequence[str], code: Expression) -> list[str]:
+    """An assignment; names that are too many for a line have one each."""
+    lines = laid_out(code, 8, f"{target} = ")
+    if len(given) == 1 or len(lines[0]) <= WIDTH:
+        return lines
+    return ["        (", *(f"            {name}," for name in given), *laid_out(code, 8, ") = ")]
 
 
 def _named(part: Expression, read: dict[str, str]) -> Expression | None:
