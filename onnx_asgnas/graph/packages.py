@@ -7,6 +7,7 @@ came last wins, silently; so that is looked for, and said.
 from __future__ import annotations
 
 import importlib
+import platform
 import sys
 from importlib import metadata
 from types import ModuleType
@@ -28,11 +29,21 @@ def installed_runtimes() -> dict[str, str]:
     return found
 
 
+def trains_here() -> bool:
+    """Are there wheels of onnxruntime-training for this system: Linux on x86-64, up to Python 3.12."""
+    return sys.platform == "linux" and platform.machine() in ("x86_64", "AMD64") and sys.version_info < (3, 13)
+
+
+def fitting_runtime() -> str:
+    """The package to install where none is: one that trains, or where there is no such wheel the plain one."""
+    return TRAINING_RUNTIMES[0] if trains_here() else "onnxruntime"
+
+
 def runtime_problem() -> PackageError | None:
     """What is wrong with the onnxruntime packages, with the command that mends it; None where there is exactly one."""
     found = list(installed_runtimes())
     if not found:
-        return PackageError("onnxruntime is not installed", fix=f"pip install {TRAINING_RUNTIMES[0]}")
+        return PackageError("onnxruntime is not installed", fix=f"pip install {fitting_runtime()}")
     if len(found) == 1:
         return None
     return PackageError(
@@ -58,7 +69,7 @@ def import_onnxruntime() -> ModuleType:
             importlib.import_module("onnxruntime")
         except ImportError as error:
             raise PackageError(
-                f"onnxruntime cannot be imported: {error}", fix=f"pip install --force-reinstall {TRAINING_RUNTIMES[0]}"
+                f"onnxruntime cannot be imported: {error}", fix=f"pip install --force-reinstall {fitting_runtime()}"
             ) from None
         finally:
             for module, name, original in before:
@@ -80,7 +91,10 @@ def import_training_runtime() -> ModuleType:
     if not hasattr(binding, "TrainingAgent"):
         raise PackageError(
             "the installed onnxruntime runs networks but does not train them",
-            fix=f"pip uninstall onnxruntime onnxruntime-gpu, then pip install {TRAINING_RUNTIMES[0]}",
+            fix=f"Use engine torch; or pip uninstall onnxruntime onnxruntime-gpu, then pip install "
+            f"{TRAINING_RUNTIMES[0]}."
+            if trains_here()
+            else "Use engine torch.",
         )
     return binding
 

@@ -18,7 +18,9 @@ import torch.nn.functional as F
 from onnx import helper, numpy_helper, parser
 from torch import nn
 
+from onnx_asgnas.config import EngineOptions
 from onnx_asgnas.errors import DataError, InputError, ModelError, TrainingError, UnsupportedOperatorError
+from onnx_asgnas.graph.packages import can_train
 from onnx_asgnas.training import bridge
 from onnx_asgnas.training.bridge import OnnxModule
 
@@ -86,6 +88,8 @@ def from_text(text: str, weights: dict[str, Any], *, opset: int = 17) -> onnx.Mo
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Every test runs with both engines: `auto` is one, then the other."""
     chosen = str(request.param)
+    if chosen == "ort" and not can_train():
+        pytest.skip("needs onnxruntime-training: pip install onnx-asgnas[cpu]")
     real = bridge.resolve_engine
     monkeypatch.setattr(bridge, "resolve_engine", lambda name, device: chosen if name == "auto" else real(name, device))
     return chosen
@@ -727,9 +731,11 @@ def test_options_that_cannot_be_met(options: dict[str, Any], error: type[Excepti
         linear(**options)
 
 
-@pytest.mark.parametrize("engine", ["auto", "ort"])
 def test_engines_by_name(engine: str) -> None:
-    assert call(linear(engine=engine, threads=1), torch.zeros(1, 3)).shape == (1, 2)
+    for given in (engine, "auto", EngineOptions(engine=engine)):
+        module = linear(engine=given, threads=1)
+        assert module.engine == engine
+        assert call(module, torch.zeros(1, 3)).shape == (1, 2)
 
 
 def test_model_without_a_trainable_weight() -> None:

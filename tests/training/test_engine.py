@@ -18,9 +18,14 @@ from onnx_asgnas.graph import normalise, packages
 from onnx_asgnas.training.engines import Engine, create_engine, dialect_of, engine_names, resolve_engine
 from onnx_asgnas.training.lowering import TrainingGraph, lower
 
+WITHOUT_ORT = "needs onnxruntime-training: pip install onnx-asgnas[cpu]"
+needs_ort = pytest.mark.skipif(not packages.can_train(), reason=WITHOUT_ORT)
+
 
 @pytest.fixture(params=["ort", "torch"])
 def engine_name(request: pytest.FixtureRequest) -> str:
+    if request.param == "ort" and not packages.can_train():
+        pytest.skip(WITHOUT_ORT)
     return str(request.param)
 
 
@@ -75,6 +80,7 @@ def test_gradient_of_an_output_that_nobody_gave_is_zero(engine_name: str) -> Non
     assert run.backward([torch.ones(2, 1), None])[0].item() == 2
 
 
+@needs_ort
 def test_names_of_engines() -> None:
     assert engine_names() == ("auto", "ort", "torch")
     assert resolve_engine("auto") == "ort"
@@ -83,6 +89,7 @@ def test_names_of_engines() -> None:
         resolve_engine("gpu")
 
 
+@needs_ort
 def test_auto_is_torch_where_the_runtime_only_infers(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -99,6 +106,7 @@ def test_options_that_only_torch_has(options: dict[str, object]) -> None:
         create_engine(graph, {"W": torch.ones(1, 1)}, EngineOptions(engine="ort", **options))  # type: ignore[arg-type]
 
 
+@needs_ort
 def test_what_the_runtime_cannot_build_is_an_error_without_its_paths() -> None:
     graph = graph_of("g (float[N,3] x) => (float[N,2] y) { y = MatMul(x, W) }", {"W": np.ones((3, 2))})
     broken = onnx.ModelProto()
@@ -119,6 +127,7 @@ def test_what_the_runtime_cannot_build_is_an_error_without_its_paths() -> None:
     assert "onnxruntime_src" not in str(caught.value)
 
 
+@needs_ort
 def test_importing_the_runtime_leaves_torch_as_it_was() -> None:
     script = """
 import torch, torch.utils.checkpoint
@@ -132,6 +141,7 @@ assert before == (torch.manual_seed, torch.cuda.manual_seed, torch.utils.checkpo
     assert done.returncode == 0, done.stderr
 
 
+@needs_ort
 def test_two_packages_that_overwrite_each_other_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "onnxruntime")
     monkeypatch.setattr(metadata, "version", lambda name: "1.0")
@@ -141,6 +151,7 @@ def test_two_packages_that_overwrite_each_other_are_refused(monkeypatch: pytest.
     assert not packages.can_train()
 
 
+@needs_ort
 def test_missing_runtime_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "onnxruntime")
     monkeypatch.setattr("importlib.import_module", missing)
@@ -148,6 +159,7 @@ def test_missing_runtime_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -
         packages.import_training_runtime()
 
 
+@needs_ort
 def test_runtime_that_only_infers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(packages.import_onnxruntime().capi._pybind_state, "TrainingAgent")
     assert not packages.can_train()

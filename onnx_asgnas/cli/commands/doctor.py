@@ -24,6 +24,8 @@ def doctor(as_json: Json = False, debug: Debug = False) -> None:
         say(f"Python {facts['python']} on {facts['system']}, {facts['cores']} cores\n")
         draw_table("", ["package", "version"], rows, left=2)
         say(f"\ntraining engines: {', '.join(facts['engines']) or 'none'}")
+        if facts["engines"]:
+            say(f"auto is {facts['auto']['engine']}: {facts['auto']['reason']}")
         for problem in facts["problems"]:
             say(f"[bold red]problem:[/] {problem['what']}\n  mend it: {problem['fix']}")
         if not facts["problems"]:
@@ -48,14 +50,24 @@ def _examine() -> dict[str, Any]:
     problem = runtime_problem()
     if problem is not None:
         problems.append({"what": problem.message, "fix": problem.fix})
+    engines: list[str] = []
+    if problem is None and packages["torch"]:
+        engines = ["ort", "torch"] if can_train() else ["torch"]
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "cores": _cores(),
         "packages": packages,
-        "engines": ["ort"] if problem is None and can_train() else [],
+        "engines": engines,
+        "auto": {"engine": engines[0], "reason": _reason(engines[0])} if engines else None,
         "problems": problems,
     }
+
+
+def _reason(engine: str) -> str:
+    from onnx_asgnas.training.engines import engine_reason
+
+    return engine_reason(engine)
 
 
 def _cores() -> int:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
 from torch.utils.dlpack import from_dlpack
@@ -20,7 +21,10 @@ QUIET = 4
 
 
 class OrtInference:
-    """A network in inference form whose initializers in `held` are read from there, without a copy, at every call."""
+    """A network in inference form whose initializers in `held` are read from there, without a copy, at every call.
+
+    Tensors are bound by their addresses, which every build of the runtime can do.
+    """
 
     def __init__(
         self,
@@ -29,26 +33,38 @@ class OrtInference:
         held: Mapping[str, torch.Tensor],
         threads: int | None = None,
     ) -> None:
-        self._binding = import_onnxruntime().capi._pybind_state
         self._inputs = tuple(inputs)
+        self._outputs = [value.name for value in model.graph.output]
+        self._held = dict(held)
         self._session = open_session(model.SerializeToString(), threads)
-        self._options = import_onnxruntime().RunOptions()
+        onnxruntime = import_onnxruntime()
+        self._options = onnxruntime.RunOptions()
         self._options.log_severity_level = QUIET
-        self._feed_names = [*inputs, *held]
-        self._fetch_names = [value.name for value in model.graph.output]
-        device = self._binding.OrtDevice(self._binding.OrtDevice.cpu(), self._binding.OrtDevice.default_memory(), 0)
-        self._devices = [device] * len(self._fetch_names)
-        self._fed = [to_ort(self._binding, tensor) for tensor in held.values()]
+        binding = onnxruntime.capi._pybind_state
+        self._value = binding.OrtValue
+        self._device = binding.OrtDevice(binding.OrtDevice.cpu(), binding.OrtDevice.default_memory(), 0)
+        self._bound = binding.SessionIOBinding(self._session._sess)
+        for name, tensor in self._held.items():
+            self._bind(name, tensor)
 
     def __call__(self, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         """The outputs, for contiguous inputs in order; raises DataError where the network refuses them."""
-        feeds = feeds_of(self._binding, inputs, self._fed)
-        fetches = self._binding.OrtValueVector()
         with refusals(self._inputs, inputs):
-            self._session._sess.run_with_ortvaluevector(
-                self._options, self._feed_names, feeds, self._fetch_names, fetches, self._devices
-            )
-        return to_torch(fetches)
+            for name, tensor in zip(self._inputs, inputs, strict=True):
+                self._bind(name, tensor)
+            self._bound.clear_binding_outputs()  # what the last run gave is another's now
+            for name in self._outputs:
+                self._bound.bind_output(name, self._device)
+            self._session._sess.run_with_iobinding(self._bound, self._options)
+        return tuple(torch.from_numpy(np.asarray(value.numpy())) for value in self._bound.get_outputs())
+
+    def _bind(self, name: str, tensor: torch.Tensor) -> None:
+        dtype = torch.empty(0, dtype=tensor.dtype).numpy().dtype
+        if tensor.numel():
+            self._bound.bind_input(name, self._device, dtype.type, list(tensor.shape), tensor.data_ptr())
+        else:  # it has no address
+            empty = self._value.ortvalue_from_numpy(np.empty(tuple(tensor.shape), dtype), self._device)
+            self._bound.bind_ortvalue_input(name, empty)
 
 
 def open_session(model: bytes, threads: int | None) -> Any:
