@@ -8,7 +8,7 @@ from onnx_asgnas.errors import ConversionError
 from onnx_asgnas.specs import call, load_attribute, parse_spec, working_directory_on_path
 
 
-def build(body: str, *, scheme: str, kind: type, what: str) -> Any:
+def build(body: str, *, scheme: str, kind: type | tuple[type, ...], what: str) -> Any:
     """An object of type `kind`: the named one itself, or what it gives when it is called.
 
     `what` is the kind in words, as "a torch.nn.Module". Raises ConversionError when the object is missing or of another

@@ -1,4 +1,4 @@
-"""A Hugging Face model from a local folder with config.json and safetensors: `hf:FOLDER[?task=sequence-classification]`.
+"""A Hugging Face model from a local folder with config.json and safetensors: `hf:FOLDER[?task=causal-lm]`.
 
 Nothing is downloaded. A folder with a configuration only gives random weights, and says so.
 """

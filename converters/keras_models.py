@@ -1,4 +1,4 @@
-"""Keras 3: a file `keras:net.keras`, or a factory `keras:package.module:name`; on torch, unless KERAS_BACKEND says else.
+"""Keras 3: `keras:net.keras`, or a factory `keras:package.module:name`; on torch, unless KERAS_BACKEND says else.
 
 On its torch backend a Keras model is a torch.nn.Module, whose export keeps BatchNormalization and an open batch. What
 Keras calls its variables (`conv1/kernel`) they are called afterwards.
