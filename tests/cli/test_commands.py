@@ -218,8 +218,10 @@ def test_doctor_is_content_here(command: Any) -> None:
     assert code == 0
     facts = json.loads(out)
     assert facts["problems"] == []
-    assert facts["engines"] == ["ort"]
+    assert facts["engines"] == ["ort", "torch"]
+    assert facts["auto"] == {"engine": "ort", "reason": "onnxruntime-training is installed"}
     code, out, _ = command("doctor")
+    assert "auto is ort" in out
     assert "no problem found" in out
 
 
