@@ -20,6 +20,7 @@ from onnx_asgnas.export.code import (
     call,
     mapped,
     refs,
+    tuple_of,
 )
 from onnx_asgnas.export.dtypes import torch_dtype
 from onnx_asgnas.export.fusion import fused_activations
@@ -61,7 +62,38 @@ def steps_of(graph: TraceGraph) -> list[Step]:
         if step.host is not None:
             host.update(dict.fromkeys(step.outputs, step.host))
     steps = _without_aliases([*steps, *_lengths_given(graph, host)], graph)
-    return _with_joints_outside([*_weights(graph, steps), *steps])
+    return _with_joints_outside([*_weights(graph, steps), *_growing(steps)])
+
+
+def _growing(steps: list[Step]) -> list[Step]:
+    """Joining what was joined before and some more takes up the former, as the features of a dense block grow."""
+    joined: dict[tuple[str, ...], str] = {}
+    result = []
+    for step in steps:
+        operands = _operands_of_cat(step)
+        for end in range(len(operands) - 1, 2, -1):  # at least two, behind the axis
+            if operands[:end] in joined:
+                parts = (joined[operands[:end]], *operands[end:])
+                step = replace(step, code=_cat_of(step, parts))
+                break
+        if operands:
+            joined[operands] = step.outputs[0]
+        result.append(step)
+    return result
+
+
+def _operands_of_cat(step: Step) -> tuple[str, ...]:
+    """What a step joins, behind the axis that it does so along; () for any other step."""
+    if not isinstance(step.code, Call) or not _is_cat(step):
+        return ()
+    values, axis = step.code.arguments
+    plain = isinstance(values, Code) and all(isinstance(each, Ref) for each in values.arguments)
+    return (str(axis), *refs(values)) if plain else ()
+
+
+def _cat_of(step: Step, names: tuple[str, ...]) -> Expression:
+    assert isinstance(step.code, Call)
+    return replace(step.code, arguments=(tuple_of(tuple(map(Ref, names))), *step.code.arguments[1:]))
 
 
 def _without_aliases(steps: list[Step], graph: TraceGraph) -> list[Step]:
