@@ -39,8 +39,8 @@ An operator that is not in this list keeps all channels that it touches, and rep
   *No channels*: in the example it works on whole numbers or truth values.
 - **Trains**: the inputs that train, by role. Whatever else is a float constant does not.
 - **Zero**: the inputs that make the outputs zero when they are; of a quantised tensor zero is its zero point.
-- **ort**, **torch**: how a gradient gets through it on either engine: the engine differentiates the operator *itself* (in
-  some forms or in all), it is *rewritten* in operators that the engine has, replaced by the *definition* that the
+- **ort**, **torch**: how a gradient gets through it on either engine: the engine differentiates the operator *itself*
+  (in some forms or in all), it is *rewritten* in operators that the engine has, replaced by the *definition* that the
   standard gives, or there is *no* way. Empty: it carries no gradient (whole numbers, truth values, random numbers).
 
 """

@@ -101,6 +101,6 @@ def test_a_full_disk_leaves_the_one_before(tmp_path: Path, room: int) -> None:
 
 def test_what_a_killed_process_left_is_cleaned_up(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
-    (tmp_path / ".part-x").write_bytes(b"half")
+    (tmp_path / ".unfinished").write_bytes(b"half")
     checkpoints.save(1, state(1))
     assert len(list(tmp_path.iterdir())) == 1

@@ -73,9 +73,12 @@ def test_a_run_ends_with_the_target_at_zero_and_tells_of_its_phases(space: Searc
     assert loop.optimizer.selection.removed == 2
 
 
-@pytest.mark.parametrize("stop", [3, 5, 7, 13])
+@pytest.mark.parametrize(
+    ("stop", "how"),
+    [(3, signal.SIGINT), (4, signal.SIGINT), (5, signal.SIGTERM), (7, signal.SIGINT), (13, signal.SIGTERM)],
+)
 def test_an_interrupted_run_goes_on_to_the_same_bits(
-    space: SearchSpace, dataset: Dataset, tmp_path: Path, stop: int
+    space: SearchSpace, dataset: Dataset, tmp_path: Path, stop: int, how: signal.Signals
 ) -> None:
     whole = searching(space, dataset)
     whole.run()
@@ -85,7 +88,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(
 
     def interrupting(*args: object) -> object:
         if first._step == stop:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(how)
         return step(*args)
 
     first.optimizer.step = interrupting  # type: ignore[method-assign, assignment]
@@ -93,6 +96,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(
         first.run()
     assert first._step == stop + 1
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     second = searching(space, dataset, tmp_path)
     history = second.run()
 

@@ -125,8 +125,8 @@ def _resize_in_graph(site: Site, at: int, length: Dim, given: Value, *, by_scale
     if by_scale:
         amounts = [site.concat([site.constant(np.ones(1, np.float32)), own], 0)]
     else:
-        # The runtime follows lengths through shape arithmetic, and counts none where one is unknown: not through Abs.
-        amounts = [None, site.op("Abs", site.lengths([eye.dim(0), own]))]
+        sizes = site.lengths([eye.dim(0), own])
+        amounts = [None, sizes.reshape(2)]  # the runtime wants to see how many they are
     attributes = {a.name: helper.get_attribute_value(a) for a in _along_one_axis(site)}
     return site.op("Resize", eye, None, *amounts, **attributes)
 

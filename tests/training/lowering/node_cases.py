@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -204,11 +204,8 @@ def torch_agrees(case: NodeCase) -> Answer:
     for dialect in (ORT, TORCH):
         graph = lower(model, [], wrt=wrt, freeze_bn=True, dialect=dialect)
         held = {name: torch.from_numpy(numpy_helper.to_array(weights[name]).copy()) for name in graph.statistics}
-        engine: Any
-        if dialect is ORT:
-            engine = OrtEngine(graph, held, threads=1)
-        else:
-            engine = TorchEngine(graph, held, floats=torch.float64)
+        to_double = partial(TorchEngine, floats=torch.float64)
+        engine: Engine = OrtEngine(graph, held, threads=1) if dialect is ORT else to_double(graph, held)
         outputs, gradients, _ = _run(engine, graph, values, np.random.default_rng(seed))
         found.append((outputs, gradients))
     (mine, ours), (theirs, wanted) = found

@@ -1,4 +1,4 @@
-"""What onnxruntime's optimiser makes of several operators: forward as the runtime itself, gradients as by differences."""
+"""What onnxruntime's optimiser makes of several operators: forward as by the runtime, gradients as by differences."""
 
 from __future__ import annotations
 
