@@ -80,6 +80,18 @@ class TestSchemes:
         with pytest.raises(ConversionError, match=r"for 'gone' \(no_such_module:convert\) cannot be loaded"):
             convert("gone:x")
 
+    def test_a_package_outside_brings_one_in_one_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        folder = tmp_path / "toy-1.0.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: toy\nVersion: 1.0\n")
+        (folder / "entry_points.txt").write_text("[onnx_asgnas.converters]\ntoy = toy_converter:convert\n")
+        (tmp_path / "toy_converter.py").write_text((Path(__file__).parent / "toy_converter.py").read_text())
+        monkeypatch.syspath_prepend(tmp_path)
+        report = convert_with_report("toy:5")
+        assert report.max_relative_difference == 0
+        assert report.batch_sizes == (2, 5)
+        assert report.exporter == "toy"
+
 
 class TestInputs:
     @pytest.mark.parametrize(

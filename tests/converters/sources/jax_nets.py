@@ -52,7 +52,10 @@ def perceptron() -> Any:
     return jax.vmap(eqx.nn.MLP(12, 5, 24, 2, key=jax.random.key(0)))
 
 
+_FIRST = jax.random.normal(jax.random.key(1), (6, 16))
+_SECOND = jax.random.normal(jax.random.key(2), (16, 2))
+
+
 def plain(x: jax.Array) -> jax.Array:
-    """A function of an array, with its weights in it."""
-    first = jax.random.normal(jax.random.key(1), (6, 16))
-    return jax.nn.relu(x @ first) @ jnp.ones((16, 2))
+    """A function of an array, and of weights that lie beside it."""
+    return jax.nn.relu(x @ _FIRST) @ _SECOND

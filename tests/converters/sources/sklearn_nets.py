@@ -22,9 +22,8 @@ def mlp() -> MLPClassifier:
 def scaled() -> Pipeline:
     """A scaler, then a perceptron."""
     x, y = _data()
-    return make_pipeline(
-        StandardScaler(), MLPRegressor(hidden_layer_sizes=(24,), max_iter=5, random_state=0, tol=1e9)
-    ).fit(x, y)
+    network = MLPRegressor(hidden_layer_sizes=(24,), max_iter=5, random_state=0, tol=1e9)
+    return make_pipeline(StandardScaler(), network).fit(x, y)
 
 
 def linear() -> LogisticRegression:
