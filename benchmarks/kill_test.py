@@ -66,7 +66,7 @@ def stage(run: Path) -> str:
         return "construct"
     phases = [event["phase"] for event in events(run)]
     saved = list((run / "checkpoints").glob("step-*"))
-    writing = " (writing a checkpoint)" if list((run / "checkpoints").glob(".part-*")) else ""
+    writing = " (writing a checkpoint)" if (run / "checkpoints" / ".unfinished").exists() else ""
     return (phases[-1] if phases else "warm-up" if saved else "before the first checkpoint") + writing
 
 

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import logging
 import os
-import tempfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,7 +16,7 @@ from onnx_asgnas.errors import OutputError, RunDirectoryError
 logger = logging.getLogger(__name__)
 
 _KEPT = 2
-_UNFINISHED = ".part-"
+_UNFINISHED = ".unfinished"
 _PIECE = 2**20
 
 
@@ -37,13 +36,10 @@ class Checkpoints:
         The state goes to the disk piece by piece, so no second copy of it is made. Raises OutputError where it cannot
         be written; those before are untouched then.
         """
-        temporary = None
+        temporary = self._folder / _UNFINISHED  # what a killed process left there is written over
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            for left_over in self._folder.glob(f"{_UNFINISHED}*"):
-                left_over.unlink(missing_ok=True)
-            descriptor, temporary = tempfile.mkstemp(dir=self._folder, prefix=_UNFINISHED)
-            with os.fdopen(descriptor, "wb") as file:
+            with temporary.open("wb") as file:
                 digest = _write(state, file)
             path = self._folder / f"step-{step:09d}-{digest}.ckpt"
             os.replace(temporary, path)
@@ -56,8 +52,8 @@ class Checkpoints:
                 step=step,
             ) from None
         finally:
-            if temporary is not None:
-                Path(temporary).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
         files = [file for file in self.files() if file != path]
         earlier = [file for file in files if file.name < f"step-{step:09d}"]
         for old in {*files} - {*earlier[1 - _KEPT :]}:  # what lies ahead was passed over, being damaged
