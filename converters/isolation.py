@@ -28,9 +28,8 @@ def run(
     seconds = time_limit or TIME_LIMIT
     with tempfile.TemporaryDirectory(prefix="onnx-asgnas-") as name:
         folder = Path(name)
-        job = {"target": target, "source": source_to_json(source), "path": [path for path in sys.path if path]}
-        if python is not None:
-            job["path"] = [os.getcwd()]
+        found = [path for path in sys.path if path] if python is None else []
+        job = {"target": target, "source": source_to_json(source), "path": [os.getcwd(), *found]}
         (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
         written = folder / "log.txt"
         try:
