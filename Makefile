@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 INSTALL := $(PIP) install -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check corpus bench-env bench-pruning format clean
+.PHONY: help install demo test check corpus converters bench-env bench-pruning format clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,13 @@ corpus: $(VENV)/installed $(CORPUS)/exporters/installed $(CORPUS)/newest/install
 	$(BIN)/python benchmarks/coverage.py $(CORPUS)/models --newest $(CORPUS)/newest/bin/python --docs docs/coverage.md $(ARGS)
 
 bench-env: $(CORPUS)/peers/installed ## make the environment in which pruners are compared, 6 GB
+
+# 6 GB of environments.
+converters: $(VENV)/installed ## convert, compare and prune networks of every framework, in environments that it makes
+	for name in torch keras sklearn jax tensorflow paddle; do \
+	  $(BIN)/onnx-asgnas env list --json | grep -q "\"$$name\": {\"state\": \"ready\"" || $(BIN)/onnx-asgnas env create $$name || exit; \
+	done
+	$(BIN)/python -m tests.converters.rows $(ARGS)
 
 # Figures are worth something only on a machine that does nothing else.
 bench-pruning: bench-env ## analysis, cut, depth and latency against torch-pruning and onnxsim; write docs/pruning.md
