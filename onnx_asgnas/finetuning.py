@@ -13,6 +13,7 @@ import onnx
 import torch
 
 from onnx_asgnas.config import TrainConfig
+from onnx_asgnas.errors import InputError
 from onnx_asgnas.graph import ModelSource, TraceGraph, load_model, save_model, write_atomically
 from onnx_asgnas.runs import (
     Listener,
@@ -28,6 +29,7 @@ from onnx_asgnas.runs import (
 from onnx_asgnas.training.bridge import OnnxModule
 from onnx_asgnas.training.checkpoint import Checkpoints
 from onnx_asgnas.training.data import Dataset
+from onnx_asgnas.training.distributed import started_processes
 from onnx_asgnas.training.events import Event, EventLog
 from onnx_asgnas.training.losses import Objective
 from onnx_asgnas.training.metrics import Evaluation, evaluate, evaluation_batch
@@ -103,6 +105,11 @@ def resume_finetune(run_dir: str | Path, *, on_event: Listener | None = None) ->
 
 
 def _prepared(source: onnx.ModelProto, config: TrainConfig) -> tuple[OnnxModule, Objective, Dataset]:
+    if started_processes().several:
+        raise InputError(
+            "finetune trains in one process, and several were started",
+            fix="Start it without torchrun; only search takes several processes.",
+        )
     torch.manual_seed(config.seed)
     graph = TraceGraph.of(source)
     module = module_for(graph, config)

@@ -141,3 +141,10 @@ def test_the_defaults_for_trained_weights_are_kept_in_the_run(tmp_path: Path) ->
     told = TrainConfig.of(data="d", pretrained=True, variant="adamw", epochs=1)
     assert TrainConfig.from_json(told.to_json()) == told
     assert told.lr == pytest.approx(0.001 / 3)
+
+
+def test_finetune_refuses_several_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(InputError, match="finetune trains in one process"):
+        finetune(generator(), saved(tmp_path, **sequences()), loss="next_token", **PLAIN)
