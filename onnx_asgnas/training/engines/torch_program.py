@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
 import torch
+import torch.nn.functional as F
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from onnx_asgnas.errors import UnsupportedOperatorError
-from onnx_asgnas.graph.nodes import read_by
+from onnx_asgnas.graph.nodes import is_standard, read_by
 from onnx_asgnas.training.engines.torch_functions import Compute, Function, Operator, function_of
 from onnx_asgnas.training.lowering import GradientPath
 
@@ -52,7 +54,17 @@ class Program:
         self.inputs = [self._slot(value.name) for value in graph.input]
         differentiated = {node.name for node in GradientPath(model, wrt).nodes}
         host: set[str] = set()
-        calls = [self._call(node, node.name in differentiated, host, model) for node in graph.node]
+        layers = _linear_layers(graph, self._arrays)
+        taken = {product.output[0] for product in layers.values()}
+        calls = []
+        for node in graph.node:
+            if node.output[0] in layers:
+                product = layers[node.output[0]]
+                bias = next(name for name in node.input if name != product.output[0])
+                ends = [self._slot(name) for name in (*product.input, bias)]
+                calls.append((_linear, ends, [self._slot(node.output[0])], node))
+            elif node.output[0] not in taken:
+                calls.append(self._call(node, node.name in differentiated, host, model))
         self._constants: dict[int, Tensor] = {}
         self.outputs = [self._slot(value.name) for value in graph.output]
         self._steps = self._with_ends(calls)
@@ -165,6 +177,29 @@ class StepError(Exception):
 
 def _is_numeric(array: Any) -> bool:
     return bool(array.dtype.kind in "fiubc" and array.dtype.itemsize)
+
+
+def _linear_layers(graph: onnx.GraphProto, arrays: Mapping[str, Any]) -> dict[str, onnx.NodeProto]:
+    """The products that only the sum with a bias reads, by what that sum gives: torch has both in one kernel."""
+    shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in graph.input}
+    shapes |= {name: list(array.shape) for name, array in arrays.items()}
+    reads = Counter(name for node in graph.node for name in read_by(node))
+    reads.update(value.name for value in graph.output)
+    products = {n.output[0]: n for n in graph.node if n.op_type == "MatMul" and is_standard(n)}
+    found = {}
+    for node in graph.node:
+        if node.op_type != "Add" or not is_standard(node):
+            continue
+        for name, bias in (node.input, node.input[::-1]):
+            weight = shapes.get(products[name].input[1], []) if name in products and reads[name] == 1 else []
+            if len(weight) == 2 and weight[1] > 0 and shapes.get(bias) == [weight[1]]:
+                found[node.output[0]] = products[name]
+                break
+    return found
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return F.linear(x, weight.t(), bias)
 
 
 def _by_reference(node: onnx.NodeProto, model: onnx.ModelProto, device: torch.device, floats: torch.dtype) -> Compute:

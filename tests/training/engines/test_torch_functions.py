@@ -120,6 +120,18 @@ def test_dead_values_are_let_go_and_what_nothing_computes_is_refused() -> None:
         Program(model, (), device=CPU)
 
 
+def test_a_product_and_its_bias_are_one_call() -> None:
+    text = """g (float[N,2,3] x, float[3,4] w, float[4] b, float[1] c) => (float[N,2,4] y, float[N,2,4] z) {
+        h = MatMul(x, w) y = Add(b, h) k = MatMul(x, w) z = Add(k, c) }"""
+    model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 18]> {text}')
+    program = Program(model, (), device=CPU)
+    assert [step.node.op_type for step in program._steps] == ["Add", "MatMul", "Add"]
+    x, w, b, c = torch.randn(5, 2, 3), torch.randn(3, 4), torch.randn(4), torch.randn(1)
+    y, z = program([x, w, b, c])
+    torch.testing.assert_close(y, x @ w + b)
+    torch.testing.assert_close(z, x @ w + c)
+
+
 def test_float64_is_exact() -> None:
     text = "g (float[N,3] x) => (float[N,2] y) { c = Cast<to=1>(x) h = MatMul(c, W) y = Gelu(h) }"
     model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 20]> {text}')
