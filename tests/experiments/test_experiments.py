@@ -98,7 +98,8 @@ def test_the_paper_s_settings_read_its_images(
         if not found.has_folder:
             continue
         spec = parse_spec(found.model, InputError)
-        graph = TraceGraph.of(models.build(spec.name, **spec.arguments))
+        narrow = {"width": 1} | ({"cells": 2} if spec.name == "darts" else {})  # what they read stays the same
+        graph = TraceGraph.of(models.build(spec.name, **(spec.arguments | narrow)))
         dataset = data_for(graph, found.data_in(str(tmp_path)))
         inputs, _ = next(dataset.train.batches(2, shuffle=True))
         assert inputs["input"].shape[1:] == graph.size("input")[1:]  # type: ignore[index]

@@ -167,14 +167,21 @@ def test_resizes_repeat_whole_pixels_where_sizes_allow() -> None:
     assert all(np.array_equal(s, [1, 1, 2, 2]) for s in scales)
 
 
-@pytest.mark.parametrize("name", [name for name in models.names() if name != "darts"])
+@pytest.mark.parametrize("name", ["stackedunets", "demosupnet"])
 @given(size=st.integers(1, 70), channels=st.integers(1, 3))
 def test_every_size_fits(name: str, size: int, channels: int) -> None:
-    model = small(name, width=1, size=size, in_channels=channels)  # shape inference is strict and checked
+    model = models.build(name, width=1, size=size, in_channels=channels)  # shape inference is strict and checked
     assert run(model, 2).shape == (2, 10)
 
 
-@settings(max_examples=15)  # it has many more nodes than the others
+@pytest.mark.parametrize("name", ["regnetx", "regnety", "superresnet"])
+@settings(max_examples=25)
+@given(size=st.integers(1, 70), channels=st.integers(1, 3))
+def test_every_size_fits_systems(name: str, size: int, channels: int) -> None:
+    assert run(small(name, width=1, size=size, in_channels=channels), 2).shape == (2, 10)
+
+
+@settings(max_examples=10)  # it has many more nodes than the others
 @given(size=st.integers(1, 70), stem_stride=st.sampled_from([0, 1, 2, 4, 8]))
 def test_every_size_fits_darts(size: int, stem_stride: int) -> None:
     model = models.build("darts", width=1, cells=2, size=size, stem_stride=stem_stride)
