@@ -16,9 +16,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import onnx
+
 import onnx_asgnas as nas
 from onnx_asgnas.converters import convert_with_report, environments
-from onnx_asgnas.errors import AsgnasError, SpaceError
+from onnx_asgnas.errors import AsgnasError, InputError
+from onnx_asgnas.pruning import cut
 
 SOURCES = Path(__file__).parent / "sources"
 IMAGE = "image:float32[N,16,16,3]"
@@ -99,14 +102,16 @@ def _tried(source: str, inputs: list[str]) -> tuple[str, bool]:
         return f"FAILED: {problem.message}", False
 
 
-def _pruned(model: object) -> Iterator[str]:
+def _pruned(model: onnx.ModelProto) -> Iterator[str]:
     try:
-        compact = nas.prune(model, nas.Target(uniform=0.5))  # type: ignore[arg-type]
-    except SpaceError as refusal:
+        pruned = cut(model, nas.Target(uniform=0.5))
+    except InputError as refusal:
         yield f"refused: {refusal.message}"
         return
-    found = nas.verify(compact.zeroed, compact.model) if hasattr(compact, "zeroed") else None
-    yield "pruned and verified" if found is None else f"verified {found.max_relative_difference:.1e}"
+    found = pruned.verify()
+    found.require()
+    figures = f"{found.max_relative_difference:.1e} (moved {found.moved:.1e})"
+    yield f"pruned to {pruned.kept['params']:.0%}, verified {figures}"
 
 
 if __name__ == "__main__":
