@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnx_asgnas.export.code import Expression, Lit, Step, call, infix, method
+from onnx_asgnas.export.code import Code, Expression, Lit, Step, call, infix, method
 from onnx_asgnas.export.registry import writes
 from onnx_asgnas.export.site import Site
 
@@ -70,11 +70,12 @@ def softmax(site: Site) -> Step:
 @writes("Softmax", "LogSoftmax")
 def old_softmax(site: Site) -> Step:
     """Before version 13 all axes from the given one on were one."""
-    if site.axis(0, default=1) != site.rank(0) - 1:
-        raise site.refused("it runs over several axes, as before version 13")
     name, module = _SOFTMAX[site.node.op_type]
-    axis = Lit(-1, "axis")
-    return site.step(call(name, site[0], dim=axis), module=call(module, dim=axis))
+    axis, last = site.axis(0, default=1), Lit(-1, "axis")
+    if axis == site.rank(0) - 1:
+        return site.step(call(name, site[0], dim=last), module=call(module, dim=last))
+    flat = call(name, method(site[0], "flatten", Lit(axis, "start")), dim=last)
+    return site.step(method(flat, "reshape", Code("{}.shape", (site[0],))))
 
 
 _SOFTMAX = {"Softmax": ("F.softmax", "nn.Softmax"), "LogSoftmax": ("F.log_softmax", "nn.LogSoftmax")}
