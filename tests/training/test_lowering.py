@@ -74,7 +74,7 @@ def weighting(output: Tensor) -> Tensor:
 
 
 def test_every_operator_of_the_dialect_and_every_rewrite_has_a_case() -> None:
-    """Here, over ONNX's node tests (lowering/test_nodes.py), or against the runtime (lowering/test_runtime_operators.py)."""
+    """In CASES, or over ONNX's node tests; those of the runtime are in lowering/test_runtime_operators.py."""
     tested = {op for case in CASES.values() for op in re.findall(r"= (\w+)", case.body)}
     tested |= {case.op_type for case in node_cases() if not case.domain} | {"If"}
     rewritten = {op_type for domain, op_type in REWRITES if not domain}

@@ -149,8 +149,9 @@ def rewrite_region_align(site: Site) -> Value:
         bins = site.attribute(name, 1)
         steps = ((np.arange(bins * ratio) + 0.5) / (bins * ratio)).astype(x.dtype)
         points = edges[0] + size * site.constant(steps)
-        weights = _tents(points, x.dim(axis))
-        matrices.append(weights.reshape(regions.dim(0), bins, ratio, x.dim(axis)).mean([2], keep=False).unsqueeze(1))
+        length = x.dim(axis) if x.has_rank else site.op("Shape", x, start=axis, end=axis + 1)
+        weights = _tents(points, length).reshape(regions.dim(0), bins, ratio, length)
+        matrices.append(weights.mean([2], keep=False).unsqueeze(1))
     rows, columns = matrices
     return rows @ x.gather(images, 0) @ columns.transpose(0, 1, 3, 2)
 

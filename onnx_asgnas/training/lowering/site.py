@@ -28,6 +28,7 @@ class Site:
     def __init__(self, graph: Rewriting, node: onnx.NodeProto) -> None:
         self.graph = graph
         self.node = node
+        self._stands = False
 
     @cached_property
     def _attributes(self) -> dict[str, Any]:
@@ -96,11 +97,14 @@ class Site:
 
     def kept(self, op_type: str, *inputs: Value, outputs: int = 1, **attributes: Any) -> Value:
         """Emit an operator in the form that is differentiated: nothing more is asked. Gives its first output."""
-        name = self.graph.name(f"{self.node.name}/{op_type}")
-        names = [name, *(self.graph.name(f"{name}:{at}") for at in range(1, outputs))]
+        made = self.graph.name(f"{self.node.name}/{op_type}")
+        names = [made, *(self.graph.name(f"{made}:{at}") for at in range(1, outputs))]
         given = {key: value for key, value in attributes.items() if value is not None}
+        name = made
+        if op_type == self.node.op_type and not self._stands:  # it is still the node that a user knows
+            name, self._stands = self.node.name, True
         self.graph.keep(helper.make_node(op_type, [x.name for x in inputs], names, name=name, **given))
-        return Value(self, name)
+        return Value(self, made)
 
     def constant(self, value: NDArray[Any]) -> Value:
         """A constant tensor."""
