@@ -30,6 +30,8 @@ def doctor(as_json: Json = False, debug: Debug = False) -> None:
             say(f"[bold red]problem:[/] {problem['what']}\n  mend it: {problem['fix']}")
         if not facts["problems"]:
             say("no problem found")
+        ready = [name for name, state in facts["environments"].items() if state == "ready"]
+        say(f"environments of converters: {', '.join(ready) or 'none'} (`onnx-asgnas env list`)")
     if facts["problems"]:
         raise typer.Exit(1)
 
@@ -37,6 +39,7 @@ def doctor(as_json: Json = False, debug: Debug = False) -> None:
 def _examine() -> dict[str, Any]:
     from importlib.metadata import PackageNotFoundError, version
 
+    from onnx_asgnas.converters import environments
     from onnx_asgnas.graph.packages import RUNTIMES, can_train, runtime_problem
 
     packages: dict[str, str | None] = {}
@@ -60,6 +63,7 @@ def _examine() -> dict[str, Any]:
         "packages": packages,
         "engines": engines,
         "auto": {"engine": engines[0], "reason": _reason(engines[0])} if engines else None,
+        "environments": {each.name: each.state for each in environments.status()},
         "problems": problems,
     }
 
