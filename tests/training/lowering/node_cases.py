@@ -215,7 +215,7 @@ def torch_agrees(case: NodeCase) -> Answer:
     norm = float(np.sqrt(sum(float(np.square(g).sum()) for g in wanted.values())))
     gaps = [ours[n].astype(np.float64) - g if n in ours else g for n, g in wanted.items()]
     apart = float(np.sqrt(sum(float(np.square(gap).sum()) for gap in gaps)))
-    total = float(np.sqrt(sum(float(np.square(np.nan_to_num(o)).sum()) for o in theirs)))
+    total = float(np.sqrt(sum(float(np.square(np.nan_to_num(o, posinf=0.0, neginf=0.0)).sum()) for o in theirs)))
     error = apart / max(norm, 1e-2 * total, 1e-6)
     return Answer("trains" if error <= GRADIENT else "gradient", f"{error:.1e}", error)
 
