@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
@@ -66,10 +68,10 @@ def _readers(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
     return found
 
 
-def _variance() -> np.float32:
+def _variance() -> np.floating[Any]:
     """The largest float32 below 1 whose sum with epsilon is 1 in float32."""
     one, epsilon = np.float32(1), np.float32(_EPSILON)
-    variance = one - epsilon
+    variance: np.floating[Any] = one - epsilon
     while variance + epsilon < one:
         variance = np.nextafter(variance, one)
     while variance + epsilon > one:

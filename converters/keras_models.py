@@ -79,8 +79,8 @@ def _inputs_of(model: Any) -> tuple[InputSpec, ...]:
 
 def _spec(tensor: Any, at: int) -> InputSpec:
     """An open axis is N where it is the first; other open ones have a name for each place."""
-    open_name = lambda axis: "N" if axis == 0 else f"D{axis}"  # noqa: E731
-    shape = tuple(open_name(axis) if d is None else int(d) for axis, d in enumerate(tensor.shape))
+    dims = enumerate(tensor.shape)
+    shape = tuple(("N" if axis == 0 else f"D{axis}") if d is None else int(d) for axis, d in dims)
     samples = tuple((d, 32) for d in shape[1:] if isinstance(d, str))
     name = str(tensor.name).replace(":", "_") or f"input_{at}"
     return InputSpec(name=name, dtype=str(tensor.dtype), shape=shape, samples=samples)

@@ -70,7 +70,7 @@ def _torchscript(path: Path, source: Source) -> Export:
 
     _require_inputs(source)
     try:
-        module = torch.jit.load(str(path), map_location="cpu")
+        module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
     except RuntimeError as problem:
         raise _unreadable(path, problem) from problem
     return export_module(module.eval(), source.inputs)
