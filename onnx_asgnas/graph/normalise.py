@@ -231,7 +231,7 @@ def _constant_value(node: onnx.NodeProto) -> onnx.TensorProto | None:
     """The value of a Constant: the node's own tensor where it holds one."""
     if not node.attribute or node.attribute[0].ref_attr_name:
         return None
-    attribute = node.attribute[0]
+    attribute: onnx.AttributeProto = node.attribute[0]
     match attribute.name:
         case "value":
             return attribute.t

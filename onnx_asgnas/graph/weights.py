@@ -22,7 +22,7 @@ LIMIT = 2**31 - 2**20
 _BITS = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}
 """Element types of which several share a byte."""
 
-_PLAIN = {
+_PLAIN: dict[int, np.dtype[np.generic]] = {
     kind: onnx.helper.tensor_dtype_to_np_dtype(kind).newbyteorder("<")
     for kind in (TensorProto.INT64, TensorProto.INT32, TensorProto.FLOAT, TensorProto.BOOL)
 }

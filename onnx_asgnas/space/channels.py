@@ -54,7 +54,8 @@ class Channels:
         if not axes:
             return []
         highest = np.maximum.reduceat(self.number, [axis.start for axis in axes]).tolist()
-        return [axis for axis, number in zip(axes, highest, strict=True) if number >= 0 and axis.kind is not Kind.SOURCE]
+        found = zip(axes, highest, strict=True)
+        return [axis for axis, number in found if number >= 0 and axis.kind is not Kind.SOURCE]
 
     def numbers_on(self, axis: LabelledAxis) -> Ids:
         """The group of each index of an axis."""
