@@ -200,7 +200,8 @@ class OnnxModule(Scope):
             if torch._has_compatible_shallow_copy_type(parameter, view):
                 parameter.data = view
             else:  # as torch does: another kind of memory needs another tensor inside of the same object
-                torch.utils.swap_tensors(parameter, torch.nn.Parameter(view, parameter.requires_grad))
+                swapped = torch.nn.Parameter(view, parameter.requires_grad)
+                torch.utils.swap_tensors(parameter, swapped)  # type: ignore[no-untyped-call]
             self._views[name] = view
             parameter.grad = None if gradient is None else gradient.to(flat.device)
             start += view.numel()

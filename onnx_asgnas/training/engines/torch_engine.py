@@ -154,7 +154,7 @@ class TorchRun:
                 given.append(gradient.to(result.device, result.dtype))
         if not ends:
             return tuple(torch.zeros_like(leaf) for leaf in self._leaves)
-        found = torch.autograd.grad(ends, list(self._leaves), given, allow_unused=True)
+        found: tuple[torch.Tensor | None, ...] = torch.autograd.grad(ends, list(self._leaves), given, allow_unused=True)
         return tuple(
             torch.zeros_like(leaf) if gradient is None else gradient
             for leaf, gradient in zip(self._leaves, found, strict=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
@@ -33,6 +33,9 @@ class Step:
     node: onnx.NodeProto
 
 
+_Call: TypeAlias = "tuple[Compute, list[int], list[int], onnx.NodeProto]"
+
+
 class Program:
     """A graph, run node by node; of what is read no more only autograd keeps what it needs.
 
@@ -56,7 +59,7 @@ class Program:
         host: set[str] = set()
         layers = _linear_layers(graph, self._arrays)
         taken = {product.output[0] for product in layers.values()}
-        calls = []
+        calls: list[_Call] = []
         for node in graph.node:
             if node.output[0] in layers:
                 product = layers[node.output[0]]
@@ -85,19 +88,18 @@ class Program:
             if isinstance(result, Tensor):
                 values[step.outputs[0]] = result
             else:
-                for slot, tensor in zip(step.outputs, result, strict=False):
-                    values[slot] = tensor
+                for slot, part in zip(step.outputs, result, strict=False):
+                    if slot >= 0:
+                        values[slot] = part
             for slot in step.dead:
                 values[slot] = None
         return [values[slot] for slot in self.outputs]
 
     def _slot(self, name: str) -> int:
-        # Slot -1 is the last one of the list; nothing is ever written there but what nobody reads.
+        # Slot -1 is the last one of the list, and always None: an input or output that is left out.
         return self._slots.setdefault(name, len(self._slots) - 1)
 
-    def _call(
-        self, node: onnx.NodeProto, differentiated: bool, host: set[str], model: onnx.ModelProto
-    ) -> tuple[Compute, list[int], list[int], onnx.NodeProto]:
+    def _call(self, node: onnx.NodeProto, differentiated: bool, host: set[str], model: onnx.ModelProto) -> _Call:
         found = function_of(node)
         if found is None:
             if differentiated:
@@ -138,7 +140,7 @@ class Program:
 
         return run
 
-    def _with_ends(self, calls: Sequence[tuple[Compute, list[int], list[int], onnx.NodeProto]]) -> list[Step]:
+    def _with_ends(self, calls: Sequence[_Call]) -> list[Step]:
         """The calls as steps, each with the values that it is the last to read."""
         kept = {*self.outputs, *self.inputs, *(self._slot(name) for name in self._arrays), -1}
         steps: list[Step] = []

@@ -66,7 +66,8 @@ def gather_nd(op: Operator) -> Compute:
         inner = x.reshape(rows, *x.shape[batch:])
         within = index.reshape(rows, -1, index.shape[-1])
         images = torch.arange(rows, device=x.device).reshape(-1, 1).expand(-1, within.shape[1])
-        taken = inner[(images, *within.long().unbind(-1))]
+        places = (images, *within.long().unbind(-1))
+        taken = inner[places]
         return taken.reshape(*index.shape[:-1], *x.shape[batch + index.shape[-1] :])
 
     return run

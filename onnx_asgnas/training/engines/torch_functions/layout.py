@@ -111,7 +111,8 @@ def slice_(op: Operator) -> Compute:
     starts_of, ends_of, axes_of, steps_of = (op.integers(at) for at in (1, 2, 3, 4))
 
     def run(x: Tensor, *given: Tensor | None) -> Tensor:
-        start_t, end_t, axes_t, steps_t = [*given, *[None] * (4 - len(given))]
+        padded = (*given, None, None)
+        start_t, end_t, axes_t, steps_t = padded[0], padded[1], padded[2], padded[3]
         starts, ends = starts_of(start_t), ends_of(end_t)
         axes = axes_of(axes_t) or list(range(len(starts)))
         steps = steps_of(steps_t) or [1] * len(starts)
@@ -142,7 +143,8 @@ def expand(op: Operator) -> Compute:
     shape_of = op.integers(1)
 
     def run(x: Tensor, given: Tensor) -> Tensor:
-        return x.expand(torch.broadcast_shapes(x.shape, shape_of(given)))
+        shape: torch.Size = torch.broadcast_shapes(x.shape, shape_of(given))  # type: ignore[no-untyped-call]
+        return x.expand(shape)
 
     return run
 

@@ -66,7 +66,8 @@ def _lowest(dtype: torch.dtype, largest: bool) -> float | int:
 def _norm(x: Tensor, axes: list[int], keep: bool) -> Tensor:
     if not x.is_floating_point():
         return x.double().square().sum(axes, keepdim=keep).sqrt().to(x.dtype)
-    return torch.linalg.vector_norm(x, 2, axes, keepdim=keep)
+    norm: Tensor = torch.linalg.vector_norm(x, 2, axes, keepdim=keep)
+    return norm
 
 
 _REDUCTIONS: dict[str, Callable[[Tensor, list[int], bool], Tensor]] = {

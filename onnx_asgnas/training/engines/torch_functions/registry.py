@@ -110,8 +110,7 @@ class Operator:
 def integers_of(tensor: Tensor | None) -> list[int]:
     """The values of an integer tensor, flat."""
     assert tensor is not None
-    values: list[int] = tensor.reshape(-1).tolist()
-    return values
+    return [int(value) for value in tensor.reshape(-1).tolist()]
 
 
 class Function:

@@ -42,7 +42,8 @@ def arrange(op: Operator) -> Compute:
         numbers: list[Any] = [t.item() for t in (start, limit, delta)]
         count = max(int(np.ceil((numbers[1] - numbers[0]) / numbers[2])), 0)
         places: Tensor = torch.arange(count, dtype=start.dtype, device=op.device)
-        return places * numbers[2] + numbers[0]
+        result: Tensor = places * numbers[2] + numbers[0]
+        return result
 
     return run
 
