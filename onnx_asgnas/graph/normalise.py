@@ -260,13 +260,21 @@ def _split_merged_weights(
     """Exporters merge equal tensors and put an Identity before the copies: those that were merged are taken apart.
 
     Tensors of a single value (scales of one, biases of zero) are equal by chance of how they start; any other that is
-    found twice is tied in the source, if only by way of a computation, and stays one weight behind its Identity.
+    found twice is tied in the source, if only by way of a computation, and is read under one name. What a subgraph
+    reads keeps its Identity.
     """
     kept = []
+    tied: dict[str, str] = {}
+    inner = {name for node in nodes if has_subgraph(node) for name in set(read_by(node)).difference(node.input)}
     for node in nodes:
+        if tied and not tied.keys().isdisjoint(node.input):
+            node.input[:] = [tied.get(name, name) for name in node.input]
         if node.op_type == "Identity" and is_standard(node):
             source, name = node.input[0], node.output[0]
-            if source in initializers and name not in outputs and _is_uniform(weights.array(initializers[source])):
+            if source in initializers and name not in outputs and name not in inner:
+                if not _is_uniform(weights.array(initializers[source])):
+                    tied[name] = source
+                    continue
                 initializers[name] = initializers[source]
                 if source in constants:
                     constants.add(name)

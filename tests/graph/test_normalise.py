@@ -94,7 +94,17 @@ def test_merged_weights_of_one_value_are_split_apart() -> None:
 def test_weights_of_many_values_that_are_equal_stay_one() -> None:
     result = same_numbers(parse(MERGED.format(values="1, 2")))
     assert list(weights(result)) == ["w"]
-    assert operators(result) == ["Identity", "Identity", "Add", "Mul", "Add"]
+    assert operators(result) == ["Add", "Mul", "Add"]
+
+
+def test_a_weight_that_a_subgraph_reads_keeps_its_identity() -> None:
+    model = parse(
+        """agraph (float[N, 2] x, bool c) => (float[N, 2] y) <float[2] w = {1, 2}> {
+            a = Identity (w)
+            y = If (c) <then_branch = t () => (float[N, 2] p) { p = Add (x, a) },
+                        else_branch = e () => (float[N, 2] q) { q = Mul (x, a) }> }"""
+    )
+    assert operators(normalise(model)) == ["Identity", "If"]
 
 
 def test_a_weight_that_two_operators_read_stays_one() -> None:
