@@ -12,7 +12,21 @@ from typing import Any
 MODES = ("prune", "joint", "erase")
 _SMALL = 30_000_000
 _PACKAGE = Path(__file__).parents[2] / "onnx_asgnas"
-_NOT_ON_THE_WAY = ("cli", "report", "training")
+_NOT_ON_THE_WAY = frozenset(
+    {
+        "__init__.py",
+        "__main__.py",
+        "cli",
+        "experiments",
+        "export",
+        "finetuning.py",
+        "pipeline.py",
+        "report",
+        "runs.py",
+        "training",
+    }
+)
+"""Parts of the package that a removal does not run through."""
 _CHUNK = 1 << 20
 
 
