@@ -92,6 +92,7 @@ def _normal_form(model: onnx.ModelProto, weights: Weights, lengths: tuple[int, i
     outputs = [value.name for value in frame.graph.output]
     nodes = _to_inference_form(nodes, outputs, version)
     nodes = _split_merged_weights(nodes, outputs, initializers, constants, weights)
+    nodes = _without_idle_transposes(nodes, outputs)
     _name_nodes(nodes)
     _split_shared_statistics(nodes, initializers)
     shapes = ShapeInference(frame, constants, initializers, weights.array, lengths)
@@ -281,6 +282,34 @@ def _split_merged_weights(
                 continue
         kept.append(node)
     return kept
+
+
+def _without_idle_transposes(nodes: list[onnx.NodeProto], outputs: Collection[str]) -> list[onnx.NodeProto]:
+    """Drop Transposes whose permutation moves nothing, as some exporters write: what they read is read in their place.
+
+    onnxruntime 1.19 merges any Transpose before a Gemm into the Gemm as if it moved both axes, and so computes something
+    else, or fails. Those that give a graph output, or that a subgraph reads, stay.
+    """
+    idle = {node.output[0] for node in nodes if node.op_type == "Transpose" and is_standard(node) and _is_idle(node)}
+    if not idle:
+        return nodes
+    idle -= {name for node in nodes if has_subgraph(node) for name in set(read_by(node)).difference(node.input)}
+    idle.difference_update(outputs)
+    same: dict[str, str] = {}
+    kept = []
+    for node in nodes:
+        if not same.keys().isdisjoint(node.input):
+            node.input[:] = [same.get(name, name) for name in node.input]
+        if node.output and node.output[0] in idle:
+            same[node.output[0]] = node.input[0]
+        else:
+            kept.append(node)
+    return kept
+
+
+def _is_idle(node: onnx.NodeProto) -> bool:
+    order = [list(a.ints) for a in node.attribute if a.name == "perm"]
+    return bool(order) and order[0] == list(range(len(order[0])))
 
 
 def _is_uniform(array: NDArray[np.generic]) -> bool:

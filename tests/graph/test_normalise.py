@@ -119,6 +119,22 @@ def test_an_identity_that_gives_an_output_stays() -> None:
     assert operators(same_numbers(model)) == ["Relu", "Identity"]
 
 
+def test_transposes_that_move_nothing_are_dropped() -> None:
+    model = parse(
+        """agraph (float[N, 2] x, bool c) => (float[N, 2] y, float[N, 2] z, float[N, 2] r) {
+            a = Transpose <perm = [0, 1]> (x)  b = Transpose <perm = [0, 1]> (a)  y = Relu (b)
+            z = Transpose <perm = [0, 1]> (y)
+            s = Transpose <perm = [0, 1]> (x)
+            t = Transpose <perm = [1, 0]> (a)  u = Transpose (t)  v = Abs (u)
+            q = If (c) <then_branch = t () => (float[N, 2] p) { p = Add (v, s) },
+                        else_branch = e () => (float[N, 2] q) { q = Mul (v, s) }>
+            r = Neg (q) }"""
+    )
+    result = normalise(model)
+    assert operators(result) == ["Relu", "Transpose", "Transpose", "Transpose", "Transpose", "Abs", "If", "Neg"]
+    assert result.graph.node[0].input == ["x"]
+
+
 def test_dropout_is_off_and_its_mask_goes() -> None:
     model = parse(
         """agraph (float[N, 4] x) => (float[N, 4] y) <float r = {0.5}, bool t = {1}> {
