@@ -41,9 +41,10 @@ def main(folder: Path) -> int:
 
 
 def _find_package() -> None:
-    """Let `import onnx_asgnas` find this installation, and none of the other packages that lie beside it."""
-    if importlib.util.find_spec("onnx_asgnas") is not None:
-        return
+    """Let `import onnx_asgnas` find this installation, and none of the other packages that lie beside it.
+
+    Whatever else is called so: in the folder of a checkout, the working directory holds a package without converters.
+    """
     beside = Path(__file__).resolve().parents[1]
     package = beside if (beside / "errors.py").is_file() else beside / "onnx_asgnas"
     places = list(dict.fromkeys(map(str, (package, beside))))  # in a checkout converters/ lies beside the package

@@ -78,3 +78,11 @@ def test_one_that_fails_leaves_a_log(tmp_path: Path) -> None:
 def test_one_that_hangs_is_stopped() -> None:
     with pytest.raises(ConversionError, match=r"not done after 0.5 seconds, and was stopped\nAllow it more"):
         isolation.run("failing_converter:hang", Source(body=""), python=None, time_limit=0.5)
+
+
+def test_the_working_directory_may_be_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "onnx_asgnas").mkdir()
+    (tmp_path / "onnx_asgnas" / "__init__.py").touch()  # as there: the package without its converters
+    monkeypatch.chdir(tmp_path)
+    source = Source(body="demosupnet?width=1")
+    assert isolation.run("onnx_asgnas.converters.networks:convert", source, python=Path(sys.executable)).finished
