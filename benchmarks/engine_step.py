@@ -1,8 +1,9 @@
 """A training step of each engine against PyTorch eager on the source module, paired, in one process.
 
-ResNet-18 for images of 32x32 and a 6-layer encoder (BERT's shape), written in torch.nn and exported. Every round takes
-one step of each in turn, so that drift hits all alike; printed are medians in milliseconds and the median of the
-ratios to eager.
+ResNet-18 for images of 32x32, MobileNetV2 and a BERT of 6 layers (width 768, 12 heads; `encoder` is a smaller one),
+written in torch.nn and exported; StackedUnets, whose source is ONNX, as the module that `export --to torch` writes.
+Every round takes one step of each in turn, so that drift hits all alike; printed are medians in milliseconds and the
+median of the ratios to eager.
 
     python benchmarks/engine_step.py --network resnet18 --batch 32 --steps 15 --threads 1
 """
@@ -11,9 +12,11 @@ from __future__ import annotations
 
 import argparse
 import io
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -22,6 +25,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from onnx_asgnas.config import EngineOptions
+from onnx_asgnas.converters import convert
+from onnx_asgnas.export import export_torch
+from onnx_asgnas.export.checking import load_network
 from onnx_asgnas.training.bridge import OnnxModule
 
 
@@ -45,6 +51,35 @@ def resnet18() -> nn.Module:
         layers += [Block(inside, outside, 1 if at == 0 else 2), Block(outside, outside, 1)]
         inside = outside
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10))
+
+
+class Inverted(nn.Module):
+    def __init__(self, inside: int, outside: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        wide = inside * expansion
+        layers: list[nn.Module] = []
+        if expansion != 1:
+            layers += [nn.Conv2d(inside, wide, 1, bias=False), nn.BatchNorm2d(wide), nn.ReLU6()]
+        layers += [nn.Conv2d(wide, wide, 3, stride, 1, groups=wide, bias=False), nn.BatchNorm2d(wide), nn.ReLU6()]
+        layers += [nn.Conv2d(wide, outside, 1, bias=False), nn.BatchNorm2d(outside)]
+        self.layers, self.residual = nn.Sequential(*layers), stride == 1 and inside == outside
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.layers(x)
+        return x + out if self.residual else out
+
+
+def mobilenet_v2() -> nn.Module:
+    layers: list[nn.Module] = [nn.Conv2d(3, 32, 3, 2, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU6()]
+    inside = 32
+    for expansion, outside, count, stride in (
+        (1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1),
+    ):  # fmt: skip
+        for at in range(count):
+            layers.append(Inverted(inside, outside, stride if at == 0 else 1, expansion))
+            inside = outside
+    layers += [nn.Conv2d(320, 1280, 1, bias=False), nn.BatchNorm2d(1280), nn.ReLU6()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1280, 10))
 
 
 class Attention(nn.Module):
@@ -85,13 +120,7 @@ class Encoder(nn.Module):
         return out
 
 
-NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[int], torch.Tensor]]] = {
-    "resnet18": (resnet18, lambda batch: torch.randn(batch, 3, 32, 32)),
-    "bert": (Encoder, lambda batch: torch.randint(0, 1000, (batch, 64))),
-}
-
-
-def export(net: nn.Module, x: torch.Tensor) -> onnx.ModelProto:
+def exported(net: nn.Module, x: torch.Tensor) -> onnx.ModelProto:
     """The network in ONNX, batch normalisation not folded away."""
     file = io.BytesIO()
     with warnings.catch_warnings():
@@ -102,6 +131,30 @@ def export(net: nn.Module, x: torch.Tensor) -> onnx.ModelProto:
         )  # fmt: skip
     net.train()
     return onnx.ModelProto.FromString(file.getvalue())
+
+
+def written(model: onnx.ModelProto) -> nn.Module:
+    """The network as the torch.nn.Module that the package writes of it."""
+    with tempfile.TemporaryDirectory() as folder:
+        net: nn.Module = load_network(export_torch(model, Path(folder)).code)
+    return net.train()
+
+
+def images(size: int, channels: int = 3) -> Callable[[int], torch.Tensor]:
+    return lambda batch: torch.randn(batch, channels, size, size)
+
+
+def words(known: int, length: int) -> Callable[[int], torch.Tensor]:
+    return lambda batch: torch.randint(0, known, (batch, length))
+
+
+NETWORKS: dict[str, tuple[Callable[[], nn.Module | onnx.ModelProto], Callable[[int], torch.Tensor]]] = {
+    "resnet18": (resnet18, images(32)),
+    "mobilenet_v2": (mobilenet_v2, images(224)),
+    "stackedunets": (lambda: convert("models:stackedunets?width=8"), images(28, 1)),
+    "bert": (lambda: Encoder(width=768, heads=12, words=30522), words(30522, 64)),
+    "encoder": (Encoder, words(1000, 64)),
+}
 
 
 def main() -> None:
@@ -115,9 +168,9 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     make, sample = NETWORKS[arguments.network]
-    net, x = make(), sample(arguments.batch)
+    source, x = make(), sample(arguments.batch)
     labels = torch.randint(0, 10, (arguments.batch,))
-    model = export(net, x)
+    net, model = (source, exported(source, x)) if isinstance(source, nn.Module) else (written(source), source)
     contestants: dict[str, nn.Module] = {"eager": net}
     for name in arguments.engines.split(","):
         engine, _, option = name.partition("-")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -49,13 +50,21 @@ def cases_for(parameters: int, modes: tuple[str, ...]) -> list[Case]:
     return [Case(mode=mode, fraction=f, criterion=c) for mode in modes for f, c in kinds]
 
 
-def code_version() -> str:
-    """A hash of the sources that a removal runs through."""
+def code_version(package: Path = _PACKAGE) -> str:
+    """A hash of the code that a removal runs through, without its comments, docstrings and layout."""
     digest = hashlib.sha256()
-    for path in sorted(_PACKAGE.rglob("*.py")):
-        if path.relative_to(_PACKAGE).parts[0] not in _NOT_ON_THE_WAY:
-            digest.update(str(path.relative_to(_PACKAGE)).encode() + path.read_bytes())
+    for path in sorted(package.rglob("*.py")):
+        if path.relative_to(package).parts[0] not in _NOT_ON_THE_WAY:
+            digest.update(f"{path.relative_to(package)} {_code(path)}".encode())
     return digest.hexdigest()[:16]
+
+
+def _code(path: Path) -> str:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            node.body = [s for s in node.body if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]
+    return ast.dump(tree)
 
 
 class Results:

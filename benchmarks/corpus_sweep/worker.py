@@ -37,7 +37,7 @@ _NEWEST_TOLERANCE = 1e-3
 _REASON_LENGTH = 400
 _REASONS_KEPT = 12
 _LARGEST_MESSAGE = 2_000_000_000
-_LOUDNESS = (1, 3, 10)
+_LOUDNESS = (1, 10, 100, 1000)
 """By how much inputs are larger than usual, until the outputs depend on them."""
 
 

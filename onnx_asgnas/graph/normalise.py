@@ -287,8 +287,8 @@ def _split_merged_weights(
 def _without_idle_transposes(nodes: list[onnx.NodeProto], outputs: Collection[str]) -> list[onnx.NodeProto]:
     """Drop Transposes whose permutation moves nothing, as some exporters write: what they read is read in their place.
 
-    onnxruntime 1.19 merges any Transpose before a Gemm into the Gemm as if it moved both axes, and so computes something
-    else, or fails. Those that give a graph output, or that a subgraph reads, stay.
+    onnxruntime 1.19 merges any Transpose before a Gemm into the Gemm as if it moved both axes, and so computes
+    something else, or fails. Those that give a graph output, or that a subgraph reads, stay.
     """
     idle = {node.output[0] for node in nodes if node.op_type == "Transpose" and is_standard(node) and _is_idle(node)}
     if not idle:

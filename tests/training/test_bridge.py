@@ -20,9 +20,9 @@ from torch import nn
 
 from onnx_asgnas.config import EngineOptions
 from onnx_asgnas.errors import DataError, InputError, ModelError, TrainingError, UnsupportedOperatorError
-from onnx_asgnas.graph.packages import can_train
-from onnx_asgnas.training import bridge
 from onnx_asgnas.training.bridge import OnnxModule
+
+pytestmark = pytest.mark.usefixtures("engine")
 
 Tensor = torch.Tensor
 
@@ -82,17 +82,6 @@ def from_text(text: str, weights: dict[str, Any], *, opset: int = 17) -> onnx.Mo
             numpy_helper.from_array(array.astype(np.float32) if array.dtype == np.float64 else array, name)
         )
     return model
-
-
-@pytest.fixture(params=["ort", "torch"], autouse=True)
-def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Every test runs with both engines: `auto` is one, then the other."""
-    chosen = str(request.param)
-    if chosen == "ort" and not can_train():
-        pytest.skip("needs onnxruntime-training: pip install onnx-asgnas[cpu]")
-    real = bridge.resolve_engine
-    monkeypatch.setattr(bridge, "resolve_engine", lambda name, device: chosen if name == "auto" else real(name, device))
-    return chosen
 
 
 def twins(seed: int = 0, **options: Any) -> tuple[OnnxModule, Net]:
@@ -573,6 +562,11 @@ def test_loss_on_one_of_several_outputs() -> None:
     backward(z.sum())
     close(module.get_parameter("V").grad, torch.full((3, 2), 2.0))
     close(module.get_parameter("W").grad, torch.zeros(3, 2))
+
+
+def test_batch_of_none() -> None:
+    found = call(linear(), torch.from_numpy(np.zeros((0, 3), np.float32)))
+    assert found.shape == (0, 2)
 
 
 def test_input_that_is_not_contiguous() -> None:

@@ -15,6 +15,8 @@ from onnx_asgnas.training.events import Timing
 from onnx_asgnas.training.gradients import Parts
 from onnx_asgnas.training.losses import objective
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 ROWS = 10
 
 

@@ -23,6 +23,8 @@ from onnx_asgnas.training.losses import Objective, objective
 from onnx_asgnas.training.metrics import evaluate
 from onnx_asgnas.training.schedules import learning_rate
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 EPOCHS, BATCH = 4, 8
 LOSS = objective("cross_entropy")
 

@@ -23,6 +23,8 @@ from onnx_asgnas.training.h2spg import H2SPG, Phase
 from onnx_asgnas.training.loop import Loop, loss_probe, steps_of
 from onnx_asgnas.training.losses import objective
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 EPOCHS, BATCH, ROWS = 3, 8, 48
 CASES = {
     "erase": ("erase", Target(remove_groups=2), "sgd"),

@@ -75,7 +75,7 @@ class OrtEngine:
         feeds = self._binding.OrtValueVector()
         for at in self._with_gradient:
             given, (shape, dtype) = gradients[at], outputs[at]
-            gradient = torch.zeros(shape, dtype=dtype) if given is None else given.contiguous()
+            gradient = torch.zeros(shape, dtype=dtype) if given is None else ort_session.packed(given)
             feeds.push_back(gradient.__dlpack__(), False)
         fetches = self._binding.OrtValueVector()
         self._agent.run_backward(feeds, fetches, state)

@@ -86,10 +86,15 @@ def open_session(model: bytes, threads: int | None) -> Any:
 
 def to_ort(binding: ModuleType, tensor: torch.Tensor) -> Any:
     """An OrtValue over the same memory."""
-    tensor = tensor.detach()
+    tensor = packed(tensor.detach())
     if tensor.dtype == torch.bool:
         return binding.OrtValue.from_dlpack(tensor.view(torch.uint8).__dlpack__(), True)
     return binding.OrtValue.from_dlpack(tensor.__dlpack__(), False)
+
+
+def packed(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor in memory without gaps; the runtime looks at the strides even of one without elements."""
+    return tensor.contiguous() if tensor.numel() else torch.empty(tensor.shape, dtype=tensor.dtype)
 
 
 def feeds_of(binding: ModuleType, inputs: Sequence[torch.Tensor], fed: Sequence[Any]) -> Any:

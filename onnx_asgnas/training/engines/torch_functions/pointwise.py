@@ -6,6 +6,7 @@ from functools import reduce
 
 import onnx
 import torch
+import torch.nn.functional as F
 
 from onnx_asgnas.training.engines.torch_functions.registry import (
     DTYPES,
@@ -100,6 +101,10 @@ def modulo(op: Operator) -> Compute:
     return torch.fmod if op.attribute("fmod", 0) else torch.remainder
 
 
+_WITHOUT_ARITHMETIC = frozenset({torch.uint16, torch.uint32, torch.uint64})
+"""Types that torch holds but does not compute with."""
+
+
 @function("Pow", of_host=True)
 def power(op: Operator) -> Compute:
     """A power, of the type of the base."""
@@ -107,7 +112,13 @@ def power(op: Operator) -> Compute:
     value = op.constant(1)
     if exponent is not None and value is not None and value.ndim == 0:
         return lambda x, _: torch.pow(x, exponent).to(x.dtype)
-    return lambda x, y: torch.pow(x, y).to(x.dtype)
+
+    def run(x: Tensor, y: Tensor) -> Tensor:
+        if y.dtype in _WITHOUT_ARITHMETIC:
+            y = y.to(x.dtype if x.is_floating_point() else torch.int64)
+        return torch.pow(x, y).to(x.dtype)
+
+    return run
 
 
 @function("BitShift")
@@ -150,13 +161,15 @@ def total(op: Operator) -> Compute:
 
 @function("Clip", of_host=True)
 def clip(op: Operator) -> Compute:
-    """Between two bounds, each of which may be left out."""
+    """Between two bounds, each of which may be left out; by hardtanh, whose backward is faster, where that can be."""
     bounds = [op.number(position) for position in (1, 2)]
     if all(bound is not None or not op.has(at) for at, bound in enumerate(bounds, 1)):
         low, high = bounds
         if low is None and high is None:
             return lambda x, *_: x
-        return lambda x, *_: torch.clamp(x, low, high)
+        if low is None or high is None or low > high:
+            return lambda x, *_: torch.clamp(x, low, high)
+        return lambda x, *_: F.hardtanh(x, low, high) if x.is_floating_point() else torch.clamp(x, low, high)
 
     def run(x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
         x = x if low is None else torch.maximum(x, low)
