@@ -37,11 +37,27 @@ def checked(model: onnx.ModelProto, exporter: str) -> onnx.ModelProto:
     """The model with the shapes of its tensors; raises ConversionError where it is not valid."""
     try:
         onnx.checker.check_model(model)
-        return onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
+        return _with_shapes(model)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as problem:
         raise ConversionError(
             f"what {exporter} has written is not valid ONNX: {first_line(problem)}", fix="Try another version of it."
         ) from problem
+
+
+def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Inferred shapes, in place of the exporter's own where these contradict the graph.
+
+    jax2onnx takes Transposes out and leaves the shapes that the tensors between them had.
+    """
+    try:
+        return onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
+    except onnx.shape_inference.InferenceError:
+        if not model.graph.value_info:
+            raise
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    del bare.graph.value_info[:]
+    return onnx.shape_inference.infer_shapes(bare, check_type=True, strict_mode=True)
 
 
 def compare(model: onnx.ModelProto, samples: Sequence[Sample]) -> float | None:

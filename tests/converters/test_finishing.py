@@ -13,6 +13,7 @@ from onnx_asgnas.converters.agreement import run_onnx
 from onnx_asgnas.converters.batchnorm import unfold
 from onnx_asgnas.converters.export import Export, Sample
 from onnx_asgnas.converters.failing import exporter_failed, logged
+from onnx_asgnas.converters.finishing import checked
 from onnx_asgnas.converters.inputs import arrange, parse_input
 from onnx_asgnas.converters.naming import name_parameters
 from onnx_asgnas.errors import ConversionError
@@ -145,3 +146,12 @@ class TestFailing:
         assert "what the exporter said" in log.read_text()
         assert "Traceback" in log.read_text()
         assert capsys.readouterr().out == ""
+
+
+def test_shapes_that_contradict_the_graph_are_inferred_anew() -> None:
+    model = conv()
+    stale = onnx.helper.make_tensor_value_info("h", onnx.TensorProto.FLOAT, ["N", 3, 3, 9])
+    model.graph.value_info.append(stale)
+    (found,) = checked(model, "an exporter").graph.value_info
+    assert [d.dim_value for d in found.type.tensor_type.shape.dim[1:]] == [3, 3, 3]
+    assert list(model.graph.value_info) == [stale]
