@@ -121,7 +121,7 @@ class StackedUnets(nnx.Module):
 
 def halved(x: jax.Array) -> jax.Array:
     """The largest of each 2x2 pixels; of an odd size the last row and column count too."""
-    return nnx.max_pool(x, (2, 2), (2, 2), padding="SAME")
+    return nnx.max_pool(x, window_shape=(2, 2), strides=(2, 2), padding="SAME")
 
 
 def upsampled(x: jax.Array, like: jax.Array) -> jax.Array:

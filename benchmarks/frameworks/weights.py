@@ -57,7 +57,7 @@ def stackedunets(*, width: int = 8, seed: int = 0) -> Weights:
 
 
 def shaken(weights: Weights, seed: int = 0) -> Weights:
-    """The same network with no two weights alike: what an untrained one hides (normalisations that do nothing) shows."""
+    """The same network with other normalisations: untrained ones do nothing, and hide what is wrong with them."""
     random = np.random.default_rng(seed)
     return {
         name: (values + random.uniform(0.05, 0.3, values.shape)).astype(np.float32) if values.ndim == 1 else values
