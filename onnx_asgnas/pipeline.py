@@ -21,7 +21,7 @@ from onnx_asgnas.config import SearchConfig, Target
 from onnx_asgnas.errors import AsgnasError, SpaceError
 from onnx_asgnas.evaluation import Benchmark, Verification, benchmark, verify
 from onnx_asgnas.graph import ModelSource, TraceGraph, load_model, save_model, write_atomically
-from onnx_asgnas.report import RunReport, channel_fates, chosen_by_layer, write_report
+from onnx_asgnas.report import RunReport, channel_fates, chosen_by_layer, operator_times, watched_groups, write_report
 from onnx_asgnas.runs import (
     Listener,
     RunDirectory,
@@ -42,7 +42,7 @@ from onnx_asgnas.training.bridge import OnnxModule
 from onnx_asgnas.training.checkpoint import Checkpoints
 from onnx_asgnas.training.data import Dataset
 from onnx_asgnas.training.distributed import Processes, joined, own_device
-from onnx_asgnas.training.events import EventLog
+from onnx_asgnas.training.events import EventLog, read_events
 from onnx_asgnas.training.h2spg import H2SPG
 from onnx_asgnas.training.loop import Rebuild, loss_probe, steps_of
 from onnx_asgnas.training.losses import Objective
@@ -209,6 +209,7 @@ def _train(run: RunDirectory, start: _Start, on_event: Listener | None) -> None:
             Checkpoints(run.checkpoints),
             rebuild=rebuilding(start.space, config),
             processes=processes,
+            watched=watched_groups(start.space),
         )
         history = loop.run()
     if not processes.first:
@@ -312,16 +313,21 @@ def _report(
     run: RunDirectory, config: SearchConfig, space: SearchSpace, verification: Verification, comparison: Benchmark
 ) -> RunReport:
     facts = json.loads(run.training.read_text(encoding="utf-8"))
+    compact = load_model(run.compact)
+    graphs = [TraceGraph.of(run.trained), TraceGraph.of(compact)]
     return RunReport(
         config=config,
         space=space,
         chosen={entry["tensor"]: entry["redundancy"] for entry in facts["chosen"]},
         redundancy=facts["redundancy"],
-        channels=channel_fates(space, load_model(run.compact)),
+        channels=channel_fates(space, compact),
         history=facts["history"],
         comparison=comparison,
         verification=verification,
         seconds=facts["seconds"],
         stages=facts["timing"],
         versions=versions(),
+        events=read_events(run.events),
+        left=frozenset(name for node in compact.graph.node for name in node.output),
+        operator_times=operator_times(graphs, threads=config.threads),
     )

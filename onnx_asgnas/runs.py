@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -199,6 +199,7 @@ def loop_for(
     *,
     rebuild: Rebuild | None = None,
     processes: Processes = ALONE,
+    watched: Sequence[int] = (),
 ) -> Loop:
     """The loop that a configuration describes."""
     return Loop(
@@ -218,6 +219,7 @@ def loop_for(
         rebuild=rebuild,
         micro_batch=config.micro_batch,
         processes=processes,
+        watched=watched,
     )
 
 

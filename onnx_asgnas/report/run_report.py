@@ -11,6 +11,7 @@ from onnx_asgnas.config import SearchConfig
 from onnx_asgnas.evaluation import Benchmark, Verification
 from onnx_asgnas.report.channels import ChannelFate
 from onnx_asgnas.report.fates import Fate, fates_of
+from onnx_asgnas.report.operator_times import OperatorTime
 from onnx_asgnas.space import SearchSpace
 
 FORMAT = 1
@@ -26,7 +27,9 @@ class RunReport:
     `history` has one mapping per epoch: `epoch` (from 1), `phase`, `loss` (mean over the epoch), `accuracy` (fraction
     from 0 to 1 of the test data; None without labels), `groups_at_zero`, `lr`, `seconds` (since the training began).
     `channels` says how wide each layer is that may lose some (in the modes prune and joint).
-    `seconds` is the time that training took, `stages` how its steps spent it, in seconds, where known.
+    `seconds` is the time that training took, `stages` how its steps spent it, in seconds, where known. `events` are
+    those that the run kept, `left` the tensors that the operators of the compact model make, `operator_times` what
+    each operator of the full and of the compact model takes.
     """
 
     config: SearchConfig
@@ -40,6 +43,9 @@ class RunReport:
     redundancy: Mapping[str, float] = field(default_factory=dict)
     channels: Sequence[ChannelFate] = ()
     stages: Mapping[str, float] = field(default_factory=dict)
+    events: Sequence[Mapping[str, Any]] = ()
+    left: frozenset[str] = frozenset()
+    operator_times: Sequence[Sequence[OperatorTime]] | None = None
 
     @property
     def name(self) -> str:

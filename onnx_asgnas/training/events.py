@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable
@@ -16,11 +17,12 @@ from onnx_asgnas.graph import write_atomically
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Event:
-    """Something that happened in training; `kind` is "start", "step", "epoch" or "phase".
+    """Something that happened in training; `kind` is "start", "step", "sample", "epoch" or "phase".
 
-    A "start" comes first, with the step that training goes on from. `loss` is the mean over the epoch so far (a step)
-    or the whole epoch. `accuracy` is the fraction right on the test data, None until the first epoch's end and where
-    targets are no labels; `metrics` are all figures on it by name.
+    A "start" comes first, with the step that training goes on from. A "sample" is a point of the curves of a run, which
+    are evenly spread over it, with the norms of the groups that are watched. `loss` is the mean over the epoch so far
+    (a step or sample) or the whole epoch. `accuracy` is the fraction right on the test data, None until the first
+    epoch's end and where targets are no labels; `metrics` are all figures on it by name.
     """
 
     kind: str
@@ -37,10 +39,14 @@ class Event:
     groups_chosen: int = 0
     lr: float = 0.0
     seconds: float = 0.0
+    norms: tuple[float, ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The event as plain data."""
-        return asdict(self)
+        """The event as plain data; `norms` only where there are some."""
+        facts = asdict(self)
+        if self.norms is None:
+            del facts["norms"]
+        return facts
 
 
 @dataclass(slots=True)
@@ -59,10 +65,10 @@ class Timing:
 
 
 class EventLog:
-    """A file of the epochs and phases of a run, one JSON object a line; a listener that passes every event on.
+    """A file of the epochs, phases and samples of a run, one JSON object a line; a listener that passes every event on.
 
-    Each line is on the disk before training goes on. When a run goes on from a checkpoint, lines about what came after
-    it are taken out: so there is every event once, however often the run stopped.
+    Each line of an epoch or phase is on the disk before training goes on. When a run goes on from a checkpoint, lines
+    about what came after it are taken out: so there is every event once, however often the run stopped.
     """
 
     def __init__(self, path: Path, then: Callable[[Event], None] | None = None) -> None:
@@ -74,16 +80,18 @@ class EventLog:
         if event.kind == "start":
             self._forget_after(event.step)
         elif event.kind != "step":
-            self._append(json.dumps({"time": round(time.time(), 3), **event.to_dict()}) + "\n")
+            line = json.dumps({"time": round(time.time(), 3), **event.to_dict()}) + "\n"
+            self._append(line, to_disk=event.kind != "sample")
         if self._then is not None:
             self._then(event)
 
-    def _append(self, line: str) -> None:
+    def _append(self, line: str, *, to_disk: bool) -> None:
         try:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(line)
                 file.flush()
-                os.fsync(file.fileno())
+                if to_disk:
+                    os.fsync(file.fileno())
         except OSError as error:
             raise OutputError(
                 f"{self._path} cannot be written: {error.strerror}",
@@ -93,7 +101,7 @@ class EventLog:
 
     def _forget_after(self, step: int) -> None:
         lines = self._path.read_bytes().splitlines(keepends=True) if self._path.is_file() else []
-        kept = [line for line in lines if _step_of(line) <= step]
+        kept = [line for line in lines if _step_of(line) <= step] if step else []
         if kept != lines:
             write_atomically(self._path, b"".join(kept))
 
@@ -104,3 +112,9 @@ def _step_of(line: bytes) -> float:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError):
         return float("inf")
+
+
+def read_events(path: Path) -> list[dict[str, Any]]:
+    """The events that a file keeps; none where there is no file, and without a line that was cut off."""
+    lines = path.read_bytes().splitlines() if path.is_file() else []
+    return [json.loads(line) for line in lines if math.isfinite(_step_of(line))]

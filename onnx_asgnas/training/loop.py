@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import numpy as np
@@ -38,6 +38,8 @@ _PROBE_EPOCH = 2**31 - 1
 """An epoch that no run reaches: its order gives the batches that a measured score looks at."""
 CHECKPOINT_SECONDS = 60.0
 _EVENT_SECONDS = 0.1
+_SAMPLES = 100
+"""About so many points the curves of a run have."""
 
 Rebuild = Callable[[OnnxModule, Selection], Narrowed | None]
 """What makes the compact network of a module and a selection whose groups are at zero; None where it cannot."""
@@ -90,6 +92,8 @@ class Loop:
     Once all chosen groups of an H2SPG are at zero, `rebuild` makes the compact network, and the rest of the training
     runs on that, at its cost. `module` has its weights again when the run ends, and in every checkpoint.
 
+    Events of the kind "sample" hold the norms of the groups `watched` (their places in the search space).
+
     `micro_batch` and `processes` are explained at `Parts`. All processes call `run`; the first one keeps checkpoints.
     """
 
@@ -109,6 +113,7 @@ class Loop:
     rebuild: Rebuild | None = None
     micro_batch: int | None = None
     processes: Processes = ALONE
+    watched: Sequence[int] = ()
     history: list[Event] = field(default_factory=list)
     timing: Timing = field(default_factory=Timing)
     _steps_per_epoch: int = field(init=False)
@@ -155,6 +160,8 @@ class Loop:
         self._saved_at = time.monotonic()
         first, stop = self._step // self._steps_per_epoch, False
         self.on_event(self._event("start", min(first, self.epochs - 1)))
+        if self._step == 0:
+            self._sample(0)
         with deferred_interrupts() as interrupted:
             for epoch in range(first, self.epochs):
                 with self._batches(epoch) as batches:
@@ -214,6 +221,8 @@ class Loop:
                 self._must_agree()
             self.on_event(self._event("phase", epoch))
         self._narrow()
+        if self._step % max(1, self.total_steps // _SAMPLES) == 0:
+            self._sample(epoch)
         if now - self._told_at > _EVENT_SECONDS:
             self._told_at = now
             self.on_event(self._event("step", epoch))
@@ -230,6 +239,17 @@ class Loop:
         self.history.append(event)
         self._loss_sum = 0.0
         self.on_event(event)
+
+    def _sample(self, epoch: int) -> None:
+        """Tell of the curves, and the norms of the groups that are watched, to four digits."""
+        if not self.processes.first:
+            return
+        norms = None
+        if self.watched and isinstance(self.optimizer, H2SPG):
+            if self._narrowed is not None:
+                self._narrowed.write_back()
+            norms = tuple(float(f"{norm:.4g}") for norm in self.optimizer.group_norms()[list(self.watched)])
+        self.on_event(replace(self._event("sample", epoch), norms=norms))
 
     def _must_agree(self) -> None:
         self.processes.must_agree(f"the weights after step {self._step}", self.working.flat)
