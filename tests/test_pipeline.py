@@ -39,6 +39,7 @@ def test_a_run_directory_holds_every_stage(run: nas.SearchResult) -> None:
         "compact.onnx",
         "config.json",
         "events.jsonl",
+        "report.html",
         "report.json",
         "report.md",
         "source.onnx",

@@ -1,28 +1,30 @@
-"""The two files of a report."""
+"""The files of a report."""
 
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 from onnx_asgnas.errors import RunDirectoryError
 from onnx_asgnas.graph import write_atomically
+from onnx_asgnas.report.finite import finite
 from onnx_asgnas.report.markdown import markdown
+from onnx_asgnas.report.run_page import run_page
 from onnx_asgnas.report.run_report import FORMAT, RunReport
 
-JSON, MARKDOWN = "report.json", "report.md"
+JSON, MARKDOWN, PAGE = "report.json", "report.md", "report.html"
 
 
 def write_report(run_dir: Path, facts: RunReport) -> None:
-    """Write report.json and report.md into a run directory, each whole or not at all.
+    """Write report.json, report.md and report.html into a run directory, each whole or not at all.
 
     Raises OutputError where the folder cannot be written to.
     """
-    text = json.dumps(_finite(facts.to_dict()), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    text = json.dumps(finite(facts.to_dict()), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
     write_atomically(run_dir / JSON, text.encode())
     write_atomically(run_dir / MARKDOWN, markdown(facts).encode())
+    write_atomically(run_dir / PAGE, run_page(facts).encode())
 
 
 def read_report(run_dir: Path) -> dict[str, Any]:
@@ -39,12 +41,3 @@ def read_report(run_dir: Path) -> dict[str, Any]:
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise RunDirectoryError(f"{path} is no report of this version", fix="Write it again.", path=str(path))
     return facts
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity: null stands for them."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

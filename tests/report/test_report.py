@@ -142,7 +142,7 @@ def test_a_space_without_its_model(space: SearchSpace) -> None:
 def test_the_report_comes_back_as_it_was_written(space: SearchSpace, tmp_path: Path) -> None:
     facts = report(space)
     write_report(tmp_path, facts)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.json", "report.md"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "report.json", "report.md"]
     read = read_report(tmp_path)
     assert read == json.loads(json.dumps(facts.to_dict()))
     assert read["kept"] == {"params": 4890 / 12610, "macs": 1_044_368 / 2_558_096}

@@ -15,8 +15,9 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_asgnas.cli import main
 from onnx_asgnas.errors import SpaceError
 from onnx_asgnas.models import build
+from onnx_asgnas.report.page import SCRIPTS
 from onnx_asgnas.report.space_data import INPUT, OUTPUT, space_data
-from onnx_asgnas.report.space_page import SCRIPTS, space_page
+from onnx_asgnas.report.space_page import space_page
 from onnx_asgnas.space import SearchSpace, analyze
 from tests.made_up import graph, network
 from tests.report.chromium import Page, installed
@@ -174,7 +175,7 @@ def test_hostile_names_stay_data(tmp_path: Path) -> None:
     assert shown["model"] == HOSTILE
     assert f"first{HOSTILE}" in shown["operators"]["name"]
     assert HOSTILE not in page
-    assert page.count("</script>") == len(SCRIPTS) + 5
+    assert page.count("</script>") == len(SCRIPTS["space"]) + 5
     assert "<img src=x" not in page
 
 

@@ -123,4 +123,4 @@ def search(
         print_json(facts)
         return
     draw_comparison(facts)
-    say(f"\ncompact model: {run_dir / 'compact.onnx'}\nreport:        {run_dir / 'report.md'}")
+    say(f"\ncompact model: {run_dir / 'compact.onnx'}\nreport:        {run_dir / 'report.html'}")

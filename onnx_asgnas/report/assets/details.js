@@ -65,6 +65,7 @@ const Details = (() => {
     el("span", { class: "shape" }, N.tensors.shape[tensor]),
   ];
   const unique = (items) => [...new Set(items)];
+  const { run } = N.data;
 
   function foldButtons(id) {
     if (!N.isBox(id)) return null;
@@ -96,6 +97,21 @@ const Details = (() => {
     return [...found, ...texts.map((text) => reason("frozen", `its channels: ${text}`))];
   }
 
+  /* Why an operator is gone, or how many of its channels stay. */
+  function whyOperator(id, inside) {
+    const cause = inside.find((s) => run.structures[s].state === "removed");
+    if (S.of(id) === "removed")
+      return cause === undefined
+        ? [reason("removed", "folded or bypassed, since what it joined or read is gone")]
+        : [reason("removed", "left with ", structureLink(cause), `: ${run.structures[cause].reason}`)];
+    return unique(N.made[id].map(([family]) => family))
+      .filter((family) => run.families[family] !== null)
+      .map((family) => {
+        const { channels } = N.families[family];
+        return reason(S.of(id), `${S.count(run.families[family])} of ${S.count(channels)} channels stay`);
+      });
+  }
+
   const around = (id) =>
     N.around(id)
       .filter((box) => N.kindOf(box) === "structure")
@@ -108,8 +124,8 @@ const Details = (() => {
     return [
       ...head(N.isEnd(id) ? "end of the network" : "operator", N.operators.name[id] || "(unnamed)", S.of(id)),
       facts([["type", N.operators.type[id]], ...(N.isEnd(id) ? [] : cost(N.params[id], N.macs[id]))]),
-      ...reasonsOf(id),
-      erasable === undefined ? null : reason("erasable", "leaves with the structure ", structureLink(erasable)),
+      ...(run ? whyOperator(id, inside) : reasonsOf(id)),
+      run || erasable === undefined ? null : reason("erasable", "leaves with the structure ", structureLink(erasable)),
       optional("Inside of", inside, structureLink),
       optional("Initializers with channels", members, ([family, at]) =>
         memberLine(N.families[family].members[at], family),
@@ -135,7 +151,23 @@ const Details = (() => {
     ];
   }
 
-  function stateOfStructure(s) {
+  /* When a structure was chosen, and with which score. */
+  function choiceOf(id) {
+    if (!run) return [];
+    const { redundancy, rank, chosen_at: chosen, zero_at: zero } = run.structures[id];
+    return [
+      ["redundancy", redundancy === null ? null : S.score(redundancy)],
+      ["chosen as", rank === null ? null : `number ${rank + 1} of ${run.zero.length}`],
+      ["chosen at", chosen === null ? null : moment(chosen)],
+      ["at zero from", zero === null ? null : moment(zero)],
+    ];
+  }
+
+  /* A step of the run, with its epoch. */
+  const moment = ({ step, epoch }) => `step ${S.count(step)} (epoch ${epoch.toFixed(1)})`;
+
+  function stateOfStructure(s, id) {
+    if (run) return [S.stateOfStructure(id), S.ALL[S.stateOfStructure(id)].label];
     return s.erasable
       ? ["erasable", s.minimal ? "erasable, minimal" : "erasable, larger kind"]
       : ["frozen", "must stay"];
@@ -150,10 +182,11 @@ const Details = (() => {
     const s = N.structures[id];
     const tensor = N.tensors.name.indexOf(s.tensor);
     return [
-      ...head("structure, which ends in the tensor", s.tensor, ...stateOfStructure(s)),
+      ...head("structure, which ends in the tensor", s.tensor, ...stateOfStructure(s, id)),
       N.boxOf[id] >= 0 ? foldButtons(N.boxOf[id]) : null,
-      s.reason ? reason("frozen", s.reason) : null,
+      run ? reason(run.structures[id].state, run.structures[id].reason) : s.reason ? reason("frozen", s.reason) : null,
       facts([
+        ...choiceOf(id),
         ["shape", N.tensors.shape[tensor]],
         ["made by", operatorLink(s.maker)],
         ["operators", S.count(s.operators)],
@@ -168,7 +201,7 @@ const Details = (() => {
     ];
   }
 
-  const structureLine = (id) => [badge(stateOfStructure(N.structures[id])[0], ""), structureLink(id)];
+  const structureLine = (id) => [badge(stateOfStructure(N.structures[id], id)[0], ""), structureLink(id)];
   const operatorLine = (id) => [operatorLink(id), el("span", { class: "shape" }, N.operators.type[id])];
 
   function family(id) {
@@ -179,6 +212,7 @@ const Details = (() => {
         ["channel groups", S.count(f.groups)],
         ["free to leave", `${S.count(f.free)} (${S.percent(f.free, f.groups)})`],
         ["channels", S.count(f.channels)],
+        ["channels that stay", run && run.families[id] !== null ? S.count(run.families[id]) : null],
         ...cost(f.params, f.macs).map(([name, value]) => [`its free groups hold ${name}`, value]),
       ]),
       f.reasons.length

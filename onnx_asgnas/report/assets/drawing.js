@@ -53,6 +53,8 @@ const Drawing = (() => {
       { selector: "node.protected", style: { "border-width": 3 } },
       { selector: "node.unknown", style: { "border-style": "dotted", "border-width": 3 } },
       { selector: "node.plain", style: { "background-opacity": 0.07 } },
+      { selector: "node.removed", style: { "border-style": "dashed", "background-opacity": 0.05, color: colour("soft") } },
+      { selector: "node.needed", style: { "border-width": 3 } },
       { selector: "node.end", style: { shape: "ellipse" } },
       { selector: "node.folded", style: { "border-style": "double", "border-width": 5 } },
       {

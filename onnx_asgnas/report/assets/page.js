@@ -300,7 +300,7 @@ const Page = (() => {
     document.getElementById("causes").textContent = [text, unknown].filter(Boolean).join(" · ");
     document
       .getElementById("legend")
-      .append(...Object.entries(S.ALL).map(([state, { hint }]) => el("li", { title: hint }, Details.badge(state))));
+      .append(...Object.entries(S.LEGEND).map(([state, { hint }]) => el("li", { title: hint }, Details.badge(state))));
   }
 
   function preparePrint() {

@@ -2,7 +2,8 @@
 /* In what state a thing is, and how states, names and numbers are written. */
 const States = (() => {
   const N = Network;
-  const ALL = {
+  const { run } = N.data; // of a report: what became of everything
+  const OF_SPACE = {
     erasable: { glyph: "◆", label: "erasable structure", hint: "can be removed as a whole" },
     free: { glyph: "●", label: "free channels", hint: "all its channel groups may leave" },
     partly: { glyph: "◐", label: "partly frozen", hint: "some of its channel groups must stay" },
@@ -12,6 +13,15 @@ const States = (() => {
     mixed: { glyph: "◍", label: "several states", hint: "a folded box of things in different states" },
     plain: { glyph: "○", label: "no channels of its own", hint: "goes with what it reads" },
   };
+  const OF_RUN = {
+    kept: { glyph: "●", label: "stays", hint: "it is in the compact model as it was" },
+    narrower: { glyph: "◐", label: "fewer channels", hint: "it is in the compact model, with some of its channels" },
+    removed: { glyph: "✕", label: "removed", hint: "it is not in the compact model" },
+    needed: { glyph: "■", label: "at zero, but needed", hint: "without it the network would be cut through" },
+    mixed: OF_SPACE.mixed,
+  };
+  const ALL = { ...OF_SPACE, ...OF_RUN };
+  const LEGEND = run ? OF_RUN : OF_SPACE;
 
   const isProtected = new Set(N.data.protected);
   const isUnknown = new Set(N.data.unknown);
@@ -26,6 +36,7 @@ const States = (() => {
   }
 
   function stateOfOperator(id) {
+    if (run) return run.operators[id];
     const type = N.operators.type[id];
     if (isUnknown.has(type) || isUnknown.has(type.split(".").pop())) return "unknown";
     if (isProtected.has(id)) return "protected";
@@ -37,14 +48,19 @@ const States = (() => {
   const known = new Array(N.root + 1);
   for (let id = 0; id <= N.root; id++) known[id] = N.isBox(id) ? stateOfBox(id) : stateOfOperator(id);
 
+  function stateOfStructure(id) {
+    if (run) return run.structures[id].state;
+    return N.structures[id].erasable ? "erasable" : "frozen";
+  }
+
   function stateOfBox(id) {
-    if (N.kindOf(id) === "structure") return N.structures[N.structureOf(id)].erasable ? "erasable" : "frozen";
+    if (N.kindOf(id) === "structure") return stateOfStructure(N.structureOf(id));
     const inside = new Set(N.childrenOf(id).map((child) => known[child]));
     inside.delete("plain");
     if (inside.size === 0) return "plain";
     if (inside.size === 1) return [...inside][0];
     if (N.kindOf(id) === "sequence")
-      return ["unknown", "protected", "partly", "frozen", "free"].find((s) => inside.has(s));
+      return ["unknown", "protected", "partly", "frozen", "free", "narrower", "kept", "removed"].find((s) => inside.has(s));
     return "mixed";
   }
 
@@ -60,6 +76,9 @@ const States = (() => {
   function percent(part, whole) {
     return whole ? `${((100 * part) / whole).toFixed(1)} %` : "–";
   }
+
+  /* A score, which may be negative, to three digits. */
+  const score = (number) => three.format(number).replace("-", "−");
 
   /* The end of a name, which tells more than its beginning. */
   function short(name, length = 30) {
@@ -119,11 +138,14 @@ const States = (() => {
 
   return {
     ALL,
+    LEGEND,
     of: (id) => known[id],
     stateOfFamily,
+    stateOfStructure,
     enclosingErasable,
     isProtected,
     count,
+    score,
     percent,
     short,
     titleOf,

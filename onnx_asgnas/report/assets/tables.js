@@ -5,6 +5,7 @@ const Tables = (() => {
   const N = Network;
   const S = States;
   const FIRST = 200; // rows that show at once
+  const { run } = N.data;
 
   const text = (value) => value;
   const share = (whole) => (value) => [S.count(value), el("small", {}, S.percent(value, whole))];
@@ -15,9 +16,12 @@ const Tables = (() => {
       {
         title: "structure",
         value: (s) => s.tensor,
-        cell: (s, at) => named(s.tensor, { kind: "structure", id: at }, s.reason),
+        cell: (s, at) => named(s.tensor, { kind: "structure", id: at }, run ? run.structures[at].reason : s.reason),
       },
-      { title: "kind", value: (s) => kindOf(s), cell: (s) => badge(s.erasable ? "erasable" : "frozen", kindOf(s)) },
+      run
+        ? { title: "fate", value: (s, at) => S.stateOfStructure(at), cell: (s, at) => badge(S.stateOfStructure(at)) }
+        : { title: "kind", value: (s) => kindOf(s), cell: (s) => badge(s.erasable ? "erasable" : "frozen", kindOf(s)) },
+      ...(run ? [{ title: "redundancy", value: scoreOf, number: (v) => (v === -Infinity ? "–" : S.score(v)) }] : []),
       { title: "operators", value: (s) => s.operators, number: S.count },
       { title: "parameters", value: (s) => s.params, number: share(N.data.params) },
       { title: "MACs", value: (s) => s.macs, number: share(N.data.macs) },
@@ -31,6 +35,7 @@ const Tables = (() => {
       { title: "state", value: (f) => S.stateOfFamily(f), cell: (f) => badge(S.stateOfFamily(f)) },
       { title: "groups", value: (f) => f.groups, number: S.count },
       { title: "free", value: (f) => f.free, number: S.count },
+      ...(run ? [{ title: "stay", value: keptOf, number: (v) => (v < 0 ? "–" : S.count(v)) }] : []),
       { title: "parameters", value: (f) => f.params, number: share(N.data.params) },
       { title: "MACs", value: (f) => f.macs, number: share(N.data.macs) },
     ],
@@ -51,6 +56,16 @@ const Tables = (() => {
     families: "No channel family is listed for this search space.",
     keeps: "Nothing keeps channels.",
   };
+
+  /* How many channels of a family stay; -1 where none could leave. */
+  function keptOf(f, at) {
+    return run.families[at] ?? -1;
+  }
+
+  function scoreOf(s, at) {
+    const { redundancy } = run.structures[at];
+    return redundancy === null ? -Infinity : redundancy;
+  }
 
   function kindOf(s) {
     return s.erasable ? (s.minimal ? "minimal" : "larger") : "must stay";
@@ -89,7 +104,7 @@ const Tables = (() => {
       const up = th.ariaSort === "descending" || (th.ariaSort === null && !column.number);
       for (const other of th.parentElement.children) other.ariaSort = null;
       th.ariaSort = up ? "ascending" : "descending";
-      rows.sort(([a, i], [b, j]) => (up ? 1 : -1) * compare(column.value(a), column.value(b)) || i - j);
+      rows.sort(([a, i], [b, j]) => (up ? 1 : -1) * compare(column.value(a, i), column.value(b, j)) || i - j);
       fill();
     };
     const showAll = () => {
@@ -111,7 +126,7 @@ const Tables = (() => {
   }
 
   function cell(column, row, at) {
-    if (column.number) return el("td", { class: "number" }, column.number(column.value(row)));
+    if (column.number) return el("td", { class: "number" }, column.number(column.value(row, at)));
     return el("td", {}, (column.cell || text)(row, at));
   }
 

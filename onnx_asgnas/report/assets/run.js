@@ -1,0 +1,134 @@
+"use strict";
+/* A run's report: result, training, norms of groups, latency and settings, around the drawing of the network. */
+(() => {
+  const { el, link } = Details;
+  const S = States;
+  const N = Network;
+  const run = N.data.run;
+  const place = (id) => document.getElementById(id);
+  const { curves } = run;
+
+  /* A table of rows of text, whose first row is the head and first column names; numbers stand to the right. */
+  function table([head, ...rows], cells = (row) => row) {
+    const made = (tag, row) =>
+      cells(row).map((cell, at) => el(tag, { class: at ? "number" : "", scope: tag === "th" ? "col" : null }, cell));
+    return el(
+      "table",
+      {},
+      el("thead", {}, el("tr", {}, made("th", head))),
+      el("tbody", {}, rows.map((row) => el("tr", {}, made("td", row)))),
+    );
+  }
+
+  function hide(id) {
+    place(id).hidden = true;
+  }
+
+  function fillResult() {
+    place("told").textContent = run.told;
+    place("cards").append(
+      ...run.cards.map(([value, name, part]) =>
+        el(
+          "li",
+          {},
+          el("strong", {}, value),
+          el("span", {}, name),
+          part === null ? null : el("meter", { min: 0, max: 1, value: part, "aria-label": name }),
+        ),
+      ),
+    );
+    place("compared").append(table(run.compared));
+    place("verdict").textContent = run.verdict;
+    place("verdict").classList.toggle("failed", !run.passed);
+  }
+
+  function fillTraining() {
+    const { samples, epochs, phases, total_steps: most } = curves;
+    if (!epochs.step.length) return (hide("training"), hide("norms"));
+    place("phases").textContent = run.trained;
+    const common = { x: "step", phases, most };
+    const loss = [{ name: "training loss, epoch by epoch", x: epochs.step, y: epochs.loss, kind: "main" }];
+    if (samples.step.length > 1) loss.unshift({ name: "training loss", x: samples.step, y: samples.loss, kind: "faint" });
+    if (epochs.test_loss.some((value) => value !== null))
+      loss.push({ name: "test loss", x: epochs.step, y: epochs.test_loss, kind: "second" });
+    Chart.draw(place("chart-loss"), { ...common, title: "Loss", y: "", lines: loss });
+    if (epochs.accuracy.some((value) => value !== null)) {
+      const y = epochs.accuracy.map((value) => (value === null ? null : 100 * value));
+      const lines = [{ name: "test accuracy", x: epochs.step, y, kind: "main" }];
+      Chart.draw(place("chart-accuracy"), { ...common, title: "Test accuracy", y: "%", lines });
+    } else hide("chart-accuracy");
+    const rates = [{ name: "learning rate", x: samples.step, y: samples.lr, kind: "main" }];
+    if (samples.step.length > 1)
+      Chart.draw(place("chart-lr"), { ...common, title: "Learning rate", y: "", lines: rates, zero: true });
+    else hide("chart-lr");
+    fillNorms(common);
+  }
+
+  function fillNorms(common) {
+    const { norms } = curves;
+    if (norms === null) return hide("norms");
+    const gone = new Set(run.zero);
+    const lines = norms.groups.map((name, at) => ({
+      name: gone.has(name) ? `${name} (chosen)` : name,
+      x: norms.step,
+      y: norms.values[at],
+      kind: gone.has(name) ? "chosen" : "kept",
+    }));
+    const structures = new Map(N.structures.map((s, id) => [s.tensor, id]));
+    const choose = (at) => {
+      const id = structures.get(norms.groups[at]);
+      if (id === undefined) return;
+      Page.jump({ kind: "structure", id });
+      place("drawn").scrollIntoView({ behavior: "smooth" });
+    };
+    place("norms-told").textContent = run.normed;
+    Chart.draw(place("chart-norms"), { ...common, title: "‖x‖ of each group", y: "", lines, zero: true, height: 300, choose });
+  }
+
+  const micro = (value) => (value === null ? "–" : `${value >= 99.95 ? value.toFixed(0) : value.toFixed(1)} µs`);
+  const operators = new Map(N.operators.name.map((name, id) => [name, id]));
+
+  function fillLatency() {
+    const { times } = run;
+    if (times === null) return hide("latency");
+    place("latency-told").textContent = times.told;
+    const count = ([n, total]) => (n ? [String(n), micro(total)] : ["–", "–"]);
+    const bar = (of) => el("meter", { min: 0, max: times.most, value: of, "aria-hidden": "true" });
+    place("types").append(
+      table([["operator type", "full", "", "compact", "", ""], ...times.types], (row) =>
+        typeof row[1] === "string"
+          ? row
+          : [row[0], ...count(row[1]), ...count(row[2]), el("div", { class: "bars" }, bar(row[1][1]), bar(row[2][1]))],
+      ),
+    );
+    const named = (name) => (operators.has(name) ? link(name, { kind: "operator", id: operators.get(name) }) : name);
+    place("slowest").append(
+      table([["slowest operators", "type", "full", "compact"], ...times.slowest], (row) =>
+        row[2] === "full" ? row : [named(row[0]), row[1], micro(row[2]), micro(row[3])],
+      ),
+    );
+  }
+
+  function fillSettings() {
+    const pair = ([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value));
+    for (const id of ["settings", "versions"]) place(`${id}-list`).append(...run[id].map(pair));
+  }
+
+  function fillSections() {
+    const nav = document.querySelector("nav");
+    for (const heading of document.querySelectorAll("article > section > h2, h2.between")) {
+      const target = heading.id ? heading : heading.parentElement;
+      if (!target.hidden) nav.append(el("a", { href: `#${target.id}` }, heading.textContent.split(",")[0]));
+    }
+  }
+
+  document.querySelector("footer p").textContent =
+    "What became of operators and structures. ⊞ folded, ⊟ open: double-click, or Enter.";
+  fillResult();
+  fillTraining();
+  fillLatency();
+  fillSettings();
+  fillSections();
+  const example = run.structures.findIndex((s) => s.reason === "chosen");
+  if (example >= 0) Page.choose({ kind: "structure", id: example });
+})();
