@@ -54,16 +54,32 @@ def rewrite_conv(site: Site) -> Value:
 
 @rewrite("MaxPool")
 def rewrite_max_pool(site: Site) -> list[Value]:
-    """MaxPool with explicit pads, and places counted row by row: its gradient takes any others for those."""
+    """MaxPool with explicit pads, of an image whose sizes the runtime knows: its gradient needs both.
+
+    Where a size is open the largest values are gathered from their places. Places that the network itself reads are
+    found apart, since the gradient takes none but those that are counted row by row.
+    """
     kernel = site.attribute("kernel_shape")
     strides, dilations = _steps(site, len(kernel))
     x, order = site.input(), site.attribute("storage_order", 0)
     given = {"kernel_shape": kernel, "pads": explicit_pads(site, kernel), "strides": strides, "dilations": dilations}
     given["ceil_mode"] = site.attribute("ceil_mode", 0)
-    made = site.ops("MaxPool", 1 + (site.wants(1) and not order), x, **given)
-    if site.wants(1) and order:
-        made.append(site.ops("MaxPool", 2, x.detach(), storage_order=order, **given)[1])
-    return made
+    if None in x.shape[1:]:
+        places = site.ops("MaxPool", 2, x.detach(), **given)[1]
+        largest = site.op("GatherElements", x.reshape(-1), places.reshape(-1), axis=0).reshape(*places.dims())
+    else:
+        largest = site.kept("MaxPool", of_known_size(x), **given)
+    if not site.wants(1):
+        return [largest]
+    return [largest, site.ops("MaxPool", 2, x.detach(), storage_order=order, **given)[1]]
+
+
+def of_known_size(x: Value) -> Value:
+    """The same image [N, C, …], whose sizes but for the batch the runtime now knows, whatever it made of the graph.
+
+    The gradient of its MaxPool reads them when the session is made, and writes out of bounds where it finds none.
+    """
+    return x.reshape(-1, *x.shape[1:])
 
 
 @rewrite("LpPool")

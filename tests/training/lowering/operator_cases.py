@@ -519,6 +519,18 @@ CASES = {
         reference=lambda h: F.max_pool2d(h, 2),
         shape=IMAGE,
     ),
+    "MaxPool of open size": Case(
+        body="y = MaxPool<kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]>(h)",
+        reference=lambda h: F.max_pool2d(h, 3, 2, 1),
+        shape=IMAGE,
+        open_size=True,
+    ),
+    "MaxPool behind a Gather, which hides its size from the runtime": Case(
+        body='p = Pad<mode="edge">(h, b) y = MaxPool<kernel_shape=[2, 2], strides=[2, 2]>(p)',
+        reference=lambda h: F.max_pool2d(F.pad(h, (1, 0, 0, 1), mode="replicate"), 2),
+        shape=IMAGE,
+        constants={"b": ints(0, 0, 0, 1, 0, 0, 1, 0)},
+    ),
     "Resize linear of open size": Case(
         body='y = Resize<mode="linear">(h, , s)',
         reference=interpolate(scale_factor=2, mode="bilinear"),
