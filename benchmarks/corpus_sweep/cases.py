@@ -18,6 +18,7 @@ _NOT_ON_THE_WAY = frozenset(
         "__init__.py",
         "__main__.py",
         "cli",
+        "evaluation",
         "experiments",
         "export",
         "finetuning.py",

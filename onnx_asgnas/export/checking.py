@@ -18,15 +18,13 @@ from onnx_asgnas.errors import ModelError, VerificationError
 from onnx_asgnas.evaluation.difference import relative_difference
 from onnx_asgnas.evaluation.half_precision import is_half_precision
 from onnx_asgnas.evaluation.inputs import made_up_inputs
-from onnx_asgnas.export.reference import outputs_in_double
+from onnx_asgnas.evaluation.reference import ROUNDING, outputs_in_double
 from onnx_asgnas.graph import TraceGraph
 from onnx_asgnas.graph.runtime import Arrays, run, session
 
 _TOLERANCE = 1e-5
 _HALF_TOLERANCE = 5e-3
 """What a network in half precision may differ by, as in `verify`: the order of its sums is another."""
-_ROUNDING = 1e-2
-"""Up to here a difference may be the rounding of float32, and is looked at in float64."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +50,7 @@ def checked(graph: TraceGraph, code: Path, batches: Sequence[int], seed: int = 0
     tolerance = _HALF_TOLERANCE if is_half_precision(graph.model) else _TOLERANCE
     network = load_network(code)
     rounded = largest = _largest(graph, network, trials)
-    if tolerance < rounded <= _ROUNDING:
+    if tolerance < rounded <= ROUNDING:
         largest = _largest_in_double(graph, network.double(), trials)
     if not largest <= tolerance:
         size = f"{largest:.2g} relative to its largest value" if math.isfinite(largest) else "an infinite amount"

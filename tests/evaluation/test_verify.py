@@ -148,6 +148,17 @@ def test_a_difference_beyond_the_tolerance_is_told_in_figures(parse: Parse) -> N
     assert verify(full, full, tolerance=0.0).passed and not verify(full, near, tolerance=0.0).passed
 
 
+def test_what_float32_only_rounds_is_settled_in_float64(parse: Parse) -> None:
+    full = parse("g (float[N] x) => (float[N] y) <float[1] c = {5000}> { h = Add (x, c) y = Sub (h, c) }")
+    same = parse("g (float[N] x) => (float[N] y) { y = Identity (x) }")
+    other = parse("g (float[N] x) => (float[N] y) <float[1] w = {1.0005}> { y = Mul (x, w) }")
+    found = verify(full, same, batches=(8,))
+    assert found.passed and found.max_relative_difference < 1e-9
+    assert "rounding in float32 moves output 'y' by" in found.remarks[0]
+    found = verify(full, other, batches=(8,))
+    assert not found.passed and found.max_relative_difference > 1e-4
+
+
 @pytest.mark.parametrize("side", ["full", "compact", "both"])
 def test_nan_fails_on_either_side(pruned: Pruned, edit: Edit, side: str) -> None:
     name = next(node.input[1] for node in pruned.compact.graph.node if node.op_type == "Gemm")
