@@ -1,0 +1,33 @@
+"""The same short search of each network from each framework's model, with several seeds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.frameworks.contenders import Files, Framework, Network
+
+
+def run(files: Files, network: Network, framework: Framework, seed: int) -> dict[str, Any]:
+    """One search, from its last checkpoint where it was begun; what came of it."""
+    from onnx_asgnas.pipeline import resume, search
+
+    model, data = files.model(network, framework, seed), f"npz:{files.data(framework)}"
+    folder = files.folder / "searches" / f"{network.name}-{framework.name}-{seed}"
+    if (folder / "config.json").exists():
+        result = resume(folder)
+    else:
+        options = {"mode": network.mode, "epochs": network.epochs, "seed": seed, "threads": 1}
+        result = search(model, data, network.target, run_dir=folder, **options)
+    facts = result.report.to_dict()
+    return {
+        "accuracy": facts["compact"]["accuracy"],
+        "loss": facts["history"][-1]["test_loss"],
+        "params": facts["compact"]["params"],
+        "macs": facts["compact"]["macs"],
+        "bytes": facts["compact"]["bytes"],
+        "kept": facts["kept"],
+        "difference": facts["verified"]["max_relative_difference"],
+        "latency_ratio": facts["latency_ratio"],
+        "chosen": len(facts["chosen"]) or sum(len(layer) for layer in facts.get("channels", ())),
+        "seconds": facts["seconds"],
+    }
