@@ -11,6 +11,8 @@ from importlib import metadata
 from typing import Any
 
 import numpy as np
+import onnx
+from onnx import numpy_helper
 
 from onnx_asgnas.converters.export import OPSET, Array, Export, Source, record
 from onnx_asgnas.converters.failing import exporter_failed, first_line
@@ -53,6 +55,7 @@ def export_function(
             model = jax2onnx.to_onnx(flat, inputs=kinds, opset=OPSET, input_names=names)
     except Exception as problem:  # JAX's and jax2onnx's own kinds
         raise exporter_failed("jax2onnx", problem, fix=_FIX) from problem
+    _without_zero_biases(model.graph)
     return Export(
         model=model,
         exporter=f"jax2onnx {metadata.version('jax2onnx')}",
@@ -60,6 +63,14 @@ def export_function(
         parameters=parameters,
         normalisations=normalisations,
     )
+
+
+def _without_zero_biases(graph: onnx.GraphProto) -> None:
+    """Take the scalar zero away that a product without a bias gets: it would train, for all columns at once."""
+    zeros = {t.name for t in graph.initializer if not t.dims and not numpy_helper.to_array(t).any()}
+    for node in graph.node:
+        if node.op_type == "Gemm" and len(node.input) == 3 and node.input[2] in zeros:
+            del node.input[2]
 
 
 def _flat(function: Callable[..., Any], inputs: Sequence[InputSpec]) -> Callable[..., Any]:

@@ -52,13 +52,20 @@ def convert(source: Source) -> Export:
         except (Exception, SystemExit) as problem:  # paddle2onnx raises kinds of its own, and may exit
             raise exporter_failed("paddle2onnx", problem) from problem
     inputs = tuple(map(_spec, model.graph.input))
-    parameters = {p.name: np.asarray(p) for p in layer.parameters() if not p.stop_gradient}
+    parameters = _parameters_of(layer, {tensor.name for tensor in model.graph.initializer})
     return Export(
         model=model,
         exporter=f"paddle2onnx {metadata.version('paddle2onnx')}",
         samples=record(lambda arrays: _run(layer, arrays), inputs, [str(spec.name) for spec in inputs]),
         parameters=parameters,
     )
+
+
+def _parameters_of(layer: Any, written: set[str]) -> dict[str, Array]:
+    """The trainable parameters by the names that the program has for them: loading numbers each name once more."""
+    named = {p.name: np.asarray(p) for p in layer.parameters() if not p.stop_gradient}
+    stems = {name: name.rpartition("_")[0] for name in named}
+    return {stems[name] if stems[name] in written else name: values for name, values in named.items()}
 
 
 def _program_in(path: Path) -> Path:

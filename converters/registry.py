@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -144,6 +145,18 @@ _BUILT_IN = {
 }
 
 
+_KERAS_BACKENDS = {
+    backend: replace(
+        _BUILT_IN["keras"],
+        modules=("keras", *_BUILT_IN[scheme].modules),
+        exporters=_BUILT_IN[scheme].exporters,
+        environment=_BUILT_IN[scheme].environment,
+        extra=None,
+    )
+    for backend, scheme in (("tensorflow", "saved_model"), ("jax", "jax"))
+}
+
+
 def schemes() -> tuple[str, ...]:
     """The schemes that a source may have, those of other packages included."""
     return tuple(sorted({*_BUILT_IN, *(point.name for point in _entry_points())}))
@@ -231,6 +244,8 @@ def _unmet(distribution: str) -> list[str]:
 
 
 def _converter(scheme: str) -> Converter:
+    if scheme == "keras" and os.environ.get("KERAS_BACKEND") in _KERAS_BACKENDS:
+        return _KERAS_BACKENDS[os.environ["KERAS_BACKEND"]]
     if scheme in _BUILT_IN:
         return _BUILT_IN[scheme]
     for point in _entry_points():

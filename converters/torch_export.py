@@ -83,7 +83,7 @@ class Call:
     @classmethod
     def of(cls, module: torch.nn.Module, inputs: Sequence[InputSpec]) -> Call:
         """The call that fits a module's `forward`."""
-        known = inspect.signature(module.forward).parameters
+        known = _arguments_of(module)
         unknown = any(spec.name is None or spec.name.partition(".")[0] not in known for spec in inputs)
         nested = any(spec.name is not None and "." in spec.name for spec in inputs)
         return cls(inputs, by_place=unknown and not nested)
@@ -134,6 +134,16 @@ class Call:
         return [value.name for value in model.graph.input if value.name not in weights]
 
 
+def _arguments_of(module: torch.nn.Module) -> dict[str, bool]:
+    """The arguments of `forward`, and which of them takes any number of values."""
+    import torch
+
+    if isinstance(module, torch.jit.ScriptModule):
+        return {argument.name: False for argument in module.forward.schema.arguments[1:]}
+    known = inspect.signature(module.forward).parameters
+    return {name: parameter.kind is parameter.VAR_POSITIONAL for name, parameter in known.items()}
+
+
 def parameters_of(module: torch.nn.Module) -> dict[str, Array]:
     """The trainable parameters by name."""
     return {name: p.detach().numpy() for name, p in module.named_parameters()}
@@ -160,9 +170,9 @@ def _dynamo(module: torch.nn.Module, call: Call, arrays: Sequence[Array]) -> onn
     axes = [{axis: symbols[d] for axis, d in enumerate(spec.shape) if isinstance(d, str)} for spec in call.inputs]
     positional, keywords = call.tensors(arrays)
     open_positional, open_keywords = call.arguments(axes)
-    known = inspect.signature(module.forward).parameters
+    known = _arguments_of(module)
     shapes: Any = dict(zip(known, open_positional, strict=False)) | open_keywords if keywords else open_positional
-    if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in known.values()):
+    if any(known.values()):
         shapes = (shapes,)
     with torch.no_grad():
         program = torch.onnx.export(

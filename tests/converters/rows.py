@@ -1,118 +1,145 @@
-"""Every row of the table of sources, in its environment: converted, compared, pruned by half, verified.
-
-    python -m tests.converters.rows [ROW …]
-
-Environments that are missing are named and skipped; `make converters` makes them first. The networks that files are
-needed of are written by the environments' own interpreters.
-"""
+"""The networks that `make converters` converts, compares and prunes: a row for each kind of source."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import dataclass
 
-import onnx
 
-import onnx_asgnas as nas
-from onnx_asgnas.converters import convert_with_report, environments
-from onnx_asgnas.errors import AsgnasError, InputError
-from onnx_asgnas.pruning import cut
+@dataclass(frozen=True)
+class Network:
+    """A source, with `{files}` for the folder that the row's script has filled; and what `convert` is told.
 
-SOURCES = Path(__file__).parent / "sources"
-IMAGE = "image:float32[N,16,16,3]"
+    `linear` ones have nothing to prune, and must be refused with that reason.
+    """
 
-ROWS: dict[str, list[tuple[str, list[str]]]] = {
-    "torch": [
-        ("torch:torch_nets:ResNet", ["image:float32[N,3,16,16]"]),
-        ("torchvision:resnet18", []),
-        ("torchvision:mobilenet_v2", []),
-        ("timm:resnet18", []),
-        ("timm:convnext_atto", []),
-        ("timm:vit_tiny_patch16_224", []),
-    ],
-    "hf": [("hf:{files}/bert", []), ("hf:{files}/gpt2", []), ("hf:{files}/vit", [])],
-    "keras": [
-        ("keras:keras_nets:residual", []),
-        ("keras:keras_nets:two_inputs", []),
-        ("keras:keras_nets:mobilenet", []),
-    ],
-    "sklearn": [
-        ("sklearn:sklearn_nets:mlp", []),
-        ("sklearn:sklearn_nets:scaled", []),
-        ("sklearn:sklearn_nets:linear", []),
-    ],
-    "jax": [
-        ("jax:jax_nets:Residual", [IMAGE]),
-        ("jax:jax_nets:mnist", ["x:float32[N,28,28,1]"]),
-        ("jax:jax_nets:perceptron", ["x:float32[N,12]"]),
-        ("jax:jax_nets:plain", ["x:float32[N,6]"]),
-    ],
-    "tensorflow": [
-        ("saved_model:{files}/mobilenet", []),
-        ("tflite:{files}/mobilenet.tflite", []),
-        ("saved_model:{files}/residual", []),
-    ],
-    "paddle": [("paddle:{files}/resnet18", []), ("paddle:{files}/mobilenet_v2", []), ("paddle:{files}/lenet", [])],
+    source: str
+    inputs: tuple[str, ...] = ()
+    backend: str | None = None
+    trust: bool = False
+    linear: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """Networks of one framework, and the script, with the environment that runs it (None: this one), for its files."""
+
+    networks: tuple[Network, ...]
+    script: str | None = None
+    environment: str | None = None
+
+
+_IMAGE = "image:float32[N,3,16,16]"
+_TOKENS = "sequence:float32[N,T,16]"
+_KERAS = "keras:keras_nets:application?name"
+_IDS, _MASK, _TYPES = (f"{name}:int64[N,T]" for name in ("input_ids", "attention_mask", "token_type_ids"))
+
+ROWS: dict[str, Row] = {
+    "torch": Row(
+        (
+            Network("torch:torch_nets:ResNet?width=8", (_IMAGE,)),
+            Network("torch:torch_nets:encoder", ("src:float32[N,T,16]",)),
+            Network("torch:torch_nets:Fused", ("batch.image:float32[N,3,16,16]", "batch.mask:float32[N,16,16]")),
+            Network("torch:torch_nets:Pair", ("pair.0:float32[N,4,T]", "pair.1:float32[N,6]")),
+            Network("torch:{files}/resnet.pt2"),
+            Network("torch:{files}/encoder.pt2"),
+            Network("torch:{files}/fused.pt2"),
+            Network("torch:{files}/scripted.pt", (_IMAGE,)),
+            Network("torch:{files}/recurrent.pt", (_TOKENS,)),
+            Network("torch:{files}/encoder.pt", (_TOKENS,)),
+            Network("torch:{files}/pickled.pth", (_IMAGE,), trust=True),
+        ),
+        "write_torch.py",
+    ),
+    "torchvision": Row(
+        (Network("torchvision:resnet18"), Network("torchvision:mobilenet_v2"), Network("torchvision:swin_t")),
+    ),
+    "timm": Row(
+        (
+            Network("timm:resnet18"),
+            Network("timm:efficientnet_b0"),
+            Network("timm:convnext_atto?ls_init_value=1.0"),
+            Network("timm:vit_tiny_patch16_224"),
+        ),
+    ),
+    "hf": Row(
+        (
+            Network("hf:{files}/bert", (_IDS, _MASK, _TYPES)),
+            Network("hf:{files}/gpt2"),
+            Network("hf:{files}/llama"),
+            Network("hf:{files}/t5"),
+            Network("hf:{files}/vit"),
+        ),
+        "write_huggingface.py",
+        "torch",
+    ),
+    "keras": Row(
+        (
+            Network(f"{_KERAS}=MobileNetV2"),
+            Network(f"{_KERAS}=ResNet50"),
+            Network("keras:{files}/densenet121.keras"),
+            Network("keras:keras_nets:residual"),
+            Network("keras:keras_nets:two_inputs"),
+            Network("keras:keras_nets:recurrent"),
+            Network(f"{_KERAS}=MobileNetV2", backend="tensorflow"),
+            Network("keras:keras_nets:residual", backend="tensorflow"),
+            Network("keras:keras_nets:two_inputs", backend="tensorflow"),
+            Network(f"{_KERAS}=MobileNetV2", backend="jax"),
+            Network("keras:keras_nets:residual", backend="jax"),
+            Network("keras:keras_nets:two_inputs", backend="jax"),
+        ),
+        "write_keras.py",
+        "keras",
+    ),
+    "sklearn": Row(
+        (
+            Network("sklearn:sklearn_nets:mlp"),
+            Network("sklearn:{files}/mlp.joblib", trust=True),
+            Network("sklearn:sklearn_nets:scaled"),
+            Network("sklearn:sklearn_nets:tanh"),
+            Network("sklearn:sklearn_nets:linear", linear=True),
+            Network("sklearn:sklearn_nets:ridge", linear=True),
+        ),
+        "sklearn_nets.py",
+        "sklearn",
+    ),
+    "jax": Row(
+        (
+            Network("jax:jax_nets:Residual", ("image:float32[N,16,16,3]",)),
+            Network("jax:jax_nets:Encoder", ("image:float32[N,16,16,3]",)),
+            Network("jax:jax_nets:mnist", ("x:float32[N,28,28,1]",)),
+            Network("jax:jax_nets:resnet18", ("x:float32[N,32,32,3]",)),
+            Network("jax:jax_nets:perceptron", ("x:float32[N,12]",)),
+            Network("jax:jax_nets:plain", ("x:float32[N,6]",)),
+        ),
+    ),
+    "saved_model": Row(
+        tuple(
+            Network(f"saved_model:{{files}}/{name}") for name in ("MobileNetV2", "EfficientNetB0", "residual", "LeNet")
+        ),
+        "write_tensorflow.py",
+        "tensorflow",
+    ),
+    "tflite": Row(
+        tuple(Network(f"tflite:{{files}}/{name}.tflite") for name in ("MobileNetV2", "EfficientNetB0", "LeNet")),
+        "write_tensorflow.py",
+        "tensorflow",
+    ),
+    "tensorflow": Row(
+        (
+            Network("tensorflow:tensorflow_nets:LeNet", ("image:float32[N,28,28,1]",)),
+            Network("tensorflow:tensorflow_nets:mixer", ("x:float32[N,9,8]",)),
+            Network("tensorflow:tensorflow_nets:two_inputs", ("features:float32[N,12]", "ids:int32[N,5]")),
+        ),
+    ),
+    "paddle": Row(
+        tuple(Network(f"paddle:{{files}}/{name}") for name in ("resnet18", "mobilenet_v2", "densenet121", "lenet")),
+        "write_paddle.py",
+        "paddle",
+    ),
+    "onnx": Row(
+        tuple(
+            Network(f"{{files}}/{name}.onnx") for name in ("resnet50", "squeezenet", "shufflenet", "external", "functions")
+        ),
+        "write_torch.py",
+    ),
 }
-WRITERS = {
-    "hf": ("torch", "write_huggingface.py"),
-    "tensorflow": ("tensorflow", "write_tensorflow.py"),
-    "paddle": ("paddle", "write_paddle.py"),
-}
-
-
-def main() -> int:
-    """Try the rows; the exit code is 1 when one fails."""
-    wanted = sys.argv[1:] or list(ROWS)
-    os.chdir(SOURCES)
-    failed = 0
-    with tempfile.TemporaryDirectory() as files:
-        for row in wanted:
-            _write(row, files)
-            for source, inputs in ROWS[row]:
-                outcome, good = _tried(source.format(files=files), inputs)
-                print(f"{source:38} {outcome}", flush=True)
-                failed += not good
-    return int(failed > 0)
-
-
-def _write(row: str, files: str) -> None:
-    if row not in WRITERS:
-        return
-    name, script = WRITERS[row]
-    environment = environments.require(name, f"the row {row}: needs its packages")
-    subprocess.run([environment.python, SOURCES / script, files], check=True, capture_output=True)
-
-
-def _tried(source: str, inputs: list[str]) -> tuple[str, bool]:
-    start = time.perf_counter()
-    try:
-        found = convert_with_report(source, inputs=inputs)
-        seconds = time.perf_counter() - start
-        facts = [f"{seconds:5.1f} s", f"difference {found.max_relative_difference:.1e} at {found.batch_sizes}"]
-        facts += [f"{found.folded} of {found.normalisations} BN folded"] if found.folded else []
-        facts += [f"{len(found.names.lost)} names lost"] if found.names.lost else []
-        return ", ".join([*facts, *_pruned(found.model)]), True
-    except AsgnasError as problem:
-        return f"FAILED: {problem.message}", False
-
-
-def _pruned(model: onnx.ModelProto) -> Iterator[str]:
-    try:
-        pruned = cut(model, nas.Target(uniform=0.5))
-    except InputError as refusal:
-        yield f"refused: {refusal.message}"
-        return
-    found = pruned.verify()
-    found.require()
-    figures = f"{found.max_relative_difference:.1e} (moved {found.moved:.1e})"
-    yield f"pruned to {pruned.kept['params']:.0%}, verified {figures}"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

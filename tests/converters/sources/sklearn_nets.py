@@ -1,12 +1,16 @@
-"""Fitted estimators for the tests of converters."""
+"""Fitted estimators for the tests of converters. As a script: write one as a pickle into a folder."""
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+import joblib
 import numpy as np
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 
 def _data() -> tuple[np.ndarray, np.ndarray]:
@@ -26,6 +30,22 @@ def scaled() -> Pipeline:
     return make_pipeline(StandardScaler(), network).fit(x, y)
 
 
+def tanh() -> Pipeline:
+    """Another scaler, another activation, two classes."""
+    x, y = _data()
+    network = MLPClassifier((16,), activation="tanh", max_iter=5, random_state=0, tol=1e9)
+    return make_pipeline(MinMaxScaler(), network).fit(x, y > 0)
+
+
 def linear() -> LogisticRegression:
     """A linear model, with nothing to prune."""
     return LogisticRegression().fit(*_data())
+
+
+def ridge() -> Pipeline:
+    """A linear model behind a scaler, with nothing to prune."""
+    return make_pipeline(StandardScaler(), Ridge()).fit(*_data())
+
+
+if __name__ == "__main__":
+    joblib.dump(mlp(), Path(sys.argv[1]) / "mlp.joblib")

@@ -61,6 +61,55 @@ class TwoInputs(nn.Module):
         return {"logits": self.head(x), "hidden": x}
 
 
+class Fused(nn.Module):
+    """One argument, a dict: an image, and a mask of its places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = nn.Conv2d(3, 12, 3, padding=1)
+        self.body = nn.Conv2d(12, 12, 3, padding=1, stride=2)
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        x = torch.relu(self.stem(batch["image"])) * batch["mask"][:, None]
+        return {"scores": self.head(torch.relu(self.body(x)).mean((2, 3)))}
+
+
+class Pair(nn.Module):
+    """A tuple of an image and a vector, whose lengths are open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.one = nn.Conv1d(4, 10, 3, padding=1)
+        self.other = nn.Linear(6, 10)
+        self.head = nn.Linear(10, 3)
+
+    def forward(self, pair: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        return self.head(torch.relu(self.one(pair[0]).mean(2) + self.other(pair[1])))
+
+
+class Recurrent(nn.Module):
+    """An LSTM in both directions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.lstm = nn.LSTM(16, 12, bidirectional=True, batch_first=True)
+        self.head = nn.Linear(24, 4)
+
+    def forward(self, sequence: torch.Tensor) -> torch.Tensor:
+        return self.head(self.lstm(sequence)[0])
+
+
+def encoder() -> nn.Module:
+    """torch's own transformer encoder."""
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
+    return nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+
+
 class FixedBatch(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.reshape(2, 3) @ torch.ones(3, 1)

@@ -13,6 +13,7 @@ paddle.seed(0)
 for name, network, channels, size in (
     ("resnet18", models.resnet18(num_classes=10), 3, 64),
     ("mobilenet_v2", models.mobilenet_v2(num_classes=10), 3, 64),
+    ("densenet121", models.densenet121(num_classes=10), 3, 64),
     ("lenet", models.LeNet(), 1, 28),
 ):
     network.eval()

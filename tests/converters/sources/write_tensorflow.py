@@ -1,4 +1,4 @@
-"""Write saved models and a TensorFlow Lite file into a folder: run by the environment `tensorflow`."""
+"""Write saved models and TensorFlow Lite files into a folder: run by the environment `tensorflow`."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from pathlib import Path
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
 
-import keras
-import numpy as np
 import tensorflow as tf
 
 sys.path.insert(0, str(Path(__file__).parent))
 import keras_nets
+import tensorflow_nets
 
 folder = Path(sys.argv[1])
-random = np.random.default_rng(0)
-for name, network in (("mobilenet", keras_nets.mobilenet()), ("residual", keras_nets.residual())):
-    for layer in network.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.set_weights([random.uniform(0.5, 1.5, w.shape) for w in layer.get_weights()])
-    network.export(str(folder / name), verbose=False)
-lite = tf.lite.TFLiteConverter.from_saved_model(str(folder / "mobilenet")).convert()
-(folder / "mobilenet.tflite").write_bytes(lite)
+for name in ("MobileNetV2", "EfficientNetB0"):
+    keras_nets.application(name).export(str(folder / name), verbose=False)
+    lite = tf.lite.TFLiteConverter.from_saved_model(str(folder / name)).convert()
+    (folder / f"{name}.tflite").write_bytes(lite)
+keras_nets.residual().export(str(folder / "residual"), verbose=False)
+lenet = tensorflow_nets.LeNet()
+serving = lenet.__call__.get_concrete_function(tf.TensorSpec((None, 28, 28, 1), name="image"))
+tf.saved_model.save(lenet, str(folder / "LeNet"), signatures={"serving_default": serving})
+(folder / "LeNet.tflite").write_bytes(tf.lite.TFLiteConverter.from_concrete_functions([serving], lenet).convert())
