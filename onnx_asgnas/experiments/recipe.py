@@ -1,4 +1,4 @@
-"""What an experiment is told: a network, data, a target, and the methods and seeds to compare."""
+"""What an experiment is told: a network, data, a target, the methods and seeds to compare, and what is varied."""
 
 from __future__ import annotations
 
@@ -34,13 +34,47 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
 """The methods that every experiment knows, and the options by which they differ from the default."""
 
 
+_TARGETS = frozenset(f.name for f in dataclasses.fields(Target))
+_OPTIONS = {f.name for f in dataclasses.fields(SearchConfig)} - {"data", "target", "seed"}
+
+Options = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sweep:
+    """One thing that is varied, all else being as in H2SPG's own runs: a plot of its own.
+
+    Each of the `points` says in which options, or in which target, it differs; the first of its options is the axis.
+    """
+
+    title: str
+    points: tuple[Options, ...]
+
+    def __post_init__(self) -> None:
+        if not self.points or any(not point or next(iter(point)) != self.option for point in self.points):
+            raise InputError(
+                f"sweep {self.title!r}: its points do not begin with the same option", fix="Give the axis first."
+            )
+
+    @property
+    def option(self) -> str:
+        """The option that is the axis."""
+        return next(iter(self.points[0]), "")
+
+    @property
+    def values(self) -> tuple[Any, ...]:
+        """Where its points lie on the axis: numbers, or names."""
+        return tuple(point[self.option] for point in self.points)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Experiment:
     """Runs of one network on one data set that differ in method and seed.
 
     `model` is a text for `models:`, to which each run adds its seed. `options` are fields of SearchConfig that all runs
-    share, `variants` further methods by name, each with the fields in which it differs. `seconds` is about what a run
-    takes on two cores. `has_folder` says that the data lie in a folder that the user names.
+    share, `variants` further methods by name, each with the fields, or the target, in which it differs, and `sweeps`
+    the ones of which each point is a method. `seconds` is about what a run takes on two cores. `has_folder` says that
+    the data lie in a folder that the user names.
     """
 
     name: str
@@ -50,8 +84,9 @@ class Experiment:
     target: Target
     methods: tuple[str, ...] = (PLAIN, H2SPG, "random", SCRATCH)
     seeds: tuple[int, ...] = (0,)
-    options: Mapping[str, Any] = field(default_factory=dict)
-    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    options: Options = field(default_factory=dict)
+    variants: Mapping[str, Options] = field(default_factory=dict)
+    sweeps: Mapping[str, Sweep] = field(default_factory=dict)
     seconds: float = 60.0
     has_folder: bool = False
 
@@ -61,21 +96,61 @@ class Experiment:
             if method not in known:
                 choices = ", ".join(sorted(known))
                 raise self._wrong(f"there is no method {method!r}", f"Choose from: {choices}.")
-        fields = {f.name for f in dataclasses.fields(SearchConfig)} - {"data", "target", "seed"}
-        for options in (self.options, *self.variants.values()):
+        points = [point for sweep in self.sweeps.values() for point in sweep.points]
+        for options in (self.options, *self.variants.values(), *points):
             for name in options:
-                if name not in fields:
-                    raise self._wrong(f"there is no option {name!r}", f"Choose from: {', '.join(sorted(fields))}.")
+                if name not in _OPTIONS and (options is self.options or name not in _TARGETS):
+                    raise self._wrong(f"there is no option {name!r}", f"Choose from: {', '.join(sorted(_OPTIONS))}.")
+
+    @property
+    def all_methods(self) -> tuple[str, ...]:
+        """The methods, and each point of a sweep that is none of them."""
+        points = (self.method_at(sweep, point) for sweep in self.sweeps.values() for point in sweep.points)
+        return tuple(dict.fromkeys((*self.methods, *points)))
+
+    def method_at(self, sweep: Sweep, point: Options) -> str:
+        """The method that a point of a sweep is: one that does the same, or one of its own, as epsilon=0.5."""
+        wanted = self._config(point)
+        for method in (H2SPG, *METHODS, *self.variants):
+            if method not in (PLAIN, SCRATCH) and self._config(self._differs(method)) == wanted:
+                return method
+        value = point[sweep.option]
+        return f"{sweep.option}={value:g}" if isinstance(value, int | float) else f"{sweep.option}={value}"
 
     def options_of(self, method: str) -> dict[str, Any]:
         """The fields of SearchConfig for runs of one method; a score of structures holds for channels too."""
-        own = dict(self.variants.get(method, METHODS.get(method, {})))
-        mode = {**self.options, **own}.get("mode", "erase")
-        if method not in self.variants and "score" in own and mode != "erase":
+        return self._without_target({**self.options, **self._differs(method)})
+
+    def target_of(self, method: str) -> Target:
+        """The target of runs of one method."""
+        return self._target(self._differs(method))
+
+    def _differs(self, method: str) -> Options:
+        """In what a method differs from the experiment's own options and target."""
+        if method in self.variants:
+            return self.variants[method]
+        for sweep in self.sweeps.values():
+            for point in sweep.points:
+                if method not in METHODS and self.method_at(sweep, point) == method:
+                    return point
+        own = dict(METHODS.get(method, {}))
+        mode = self.options.get("mode", "erase")
+        if "score" in own and mode != "erase":
             own["channel_score"] = own["score"]
             if mode == "prune":
                 del own["score"]
-        return {**self.options, **own}
+        return own
+
+    def _config(self, differs: Options) -> SearchConfig:
+        options = self._without_target({**self.options, **differs})
+        return SearchConfig.of(data="", target=self._target(differs), **options)
+
+    def _target(self, differs: Options) -> Target:
+        own = {name: value for name, value in differs.items() if name in _TARGETS}
+        return Target(**own) if own else self.target
+
+    def _without_target(self, options: Options) -> dict[str, Any]:
+        return {name: value for name, value in options.items() if name not in _TARGETS}
 
     def data_in(self, folder: str | None) -> str:
         """The text of the data with the user's folder in it; raises InputError where one is needed."""
@@ -99,6 +174,12 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(name.removesuffix(".toml") for name in found if name.endswith(".toml")))
 
 
+def queue() -> tuple[Experiment, ...]:
+    """The experiments of the package that need no folder of the user's, the quick ones first."""
+    found = [read(name) for name in names()]
+    return tuple(sorted((e for e in found if not e.has_folder and "/" not in e.name), key=lambda e: e.seconds))
+
+
 def read(name: str) -> Experiment:
     """An experiment of the package by its name, or of the user's own by the path of its TOML file.
 
@@ -115,8 +196,9 @@ def read(name: str) -> Experiment:
     try:
         values: dict[str, Any] = tomllib.loads(text)
         values["target"] = Target(**values["target"])
+        sweeps = {n: Sweep(**{**s, "points": tuple(s["points"])}) for n, s in values.pop("sweeps", {}).items()}
         lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
-        return Experiment(name=name, **(values | lists))
+        return Experiment(name=name, sweeps=sweeps, **(values | lists))
     except (tomllib.TOMLDecodeError, TypeError, KeyError) as problem:
         raise InputError(
             f"experiment {name}: {problem}", fix="Compare it with onnx_asgnas/experiments/stackedunets-6k.toml."

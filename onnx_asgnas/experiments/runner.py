@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -19,14 +23,19 @@ from onnx_asgnas.experiments.recipe import H2SPG, PLAIN, SCRATCH, Experiment
 from onnx_asgnas.finetuning import finetune, resume_finetune
 from onnx_asgnas.graph import load_model
 from onnx_asgnas.pipeline import resume, search
+from onnx_asgnas.report import RunReport, curves_of, fates_of
 from onnx_asgnas.runs import Listener, RunDirectory, data_for, versions
 from onnx_asgnas.space import analyze
 from onnx_asgnas.specs import parse_spec
+from onnx_asgnas.training.scores import RedundancyScore
 
 _SEARCH_ONLY = {f.name for f in fields(SearchConfig)} - {f.name for f in fields(TrainConfig)}
 """Options that a plain training does not have."""
 _SCRATCH_SEED = 1000
 """What is added to the seed for new weights, which must not be those that the full network began with."""
+
+_MOST_NORMS, _EVERY = 12, 2
+"""Lines keep the norms of at most so many groups, and every second sample."""
 
 Line = dict[str, Any]
 
@@ -61,7 +70,7 @@ class Runner:
 
     def runs(self, experiment: Experiment) -> list[Run]:
         """All runs, seed by seed, each after what it needs."""
-        order = sorted(experiment.methods, key=lambda method: method == SCRATCH)
+        order = sorted(experiment.all_methods, key=lambda method: method == SCRATCH)
         return [Run(experiment, method, seed) for seed in experiment.seeds for method in order]
 
     def finished(self) -> dict[str, Line]:
@@ -75,12 +84,26 @@ class Runner:
             raise InputError(f"{self.results} holds no results: {problem}", fix="Give another file.") from None
 
     def missing(self, experiment: Experiment) -> list[Run]:
-        """The runs that are not finished."""
+        """The runs that are not finished, at least not with the target that they have now."""
         done = self.finished()
-        return [run for run in self.runs(experiment) if run.name not in done]
+        return [run for run in self.runs(experiment) if not _is_of(done.get(run.name), run)]
+
+    def estimate(self, runs: Iterable[Run]) -> float:
+        """About how many seconds these runs take: as like ones did that are finished, else as their files say."""
+        done: defaultdict[tuple[str, ...], list[float]] = defaultdict(list)
+        for line in self.finished().values():
+            took = float(line.get("wall") or line["seconds"])
+            done[line["experiment"], line["method"]].append(took)
+        return sum(
+            statistics.fmean(done.get((run.experiment.name, run.method), [run.experiment.seconds])) for run in runs
+        )
 
     def do(self, run: Run, on_event: Listener | None = None) -> Line:
-        """One run, from its last checkpoint if it was begun; its line is appended to the results, and given."""
+        """One run, from its last checkpoint if it was begun; its line is appended to the results, and given.
+
+        `seconds` is the training alone, `wall` all of the run (of one that was interrupted what came last).
+        """
+        began = time.monotonic()
         facts = self._train(run, on_event) if run.method in (PLAIN, SCRATCH) else self._search(run, on_event)
         line = {
             "name": run.name,
@@ -88,7 +111,9 @@ class Runner:
             "method": run.method,
             "seed": run.seed,
             "model": run.experiment.model,
+            "target": str(run.experiment.target_of(run.method)),
             **facts,
+            "wall": round(max(time.monotonic() - began, facts["seconds"]), 1),
             "versions": versions(),
         }
         self.results.parent.mkdir(parents=True, exist_ok=True)
@@ -104,20 +129,25 @@ class Runner:
             result = search(
                 self._model(run),
                 run.experiment.data_in(self.data_dir),
-                run.experiment.target,
+                run.experiment.target_of(run.method),
                 run_dir=place.path,
                 on_event=on_event,
                 **self._options(run),
             )
         report = result.report.to_dict()
-        compact = report["compact"]
+        full, compact = report["full"], report["compact"]
+        latencies = {name: model["latency_ms"] for name, model in (("full", full), ("compact", compact))}
         return {
             "accuracy": compact["accuracy"],
             "params": compact["params"],
             "macs": compact["macs"],
             "verified": report["verified"],
             "chosen": [entry["tensor"] for entry in report["chosen"]],
+            "valid": not any(fate["chosen"] and not fate["removed"] for fate in report["structures"]),
+            "valid_unchecked": valid_without_check(result.report),
+            "norms": norms_of(result.report),
             "latency_ratio": report.get("latency_ratio"),
+            "latency_ms": latencies,
             "seconds": report["seconds"],
             "config": _without_defaults(report["config"]),
         }
@@ -161,7 +191,39 @@ class Runner:
         return reinitialised(load_model(found), run.seed + _SCRATCH_SEED)
 
     def _place(self, run: Run) -> RunDirectory:
-        return RunDirectory(self.folder / run.name)
+        return RunDirectory(self.folder / re.sub(r"[^\w.=-]+", "_", run.name))
+
+
+def _is_of(line: Line | None, run: Run) -> bool:
+    """Whether a line is that of a run; those of older versions do not tell their target."""
+    return line is not None and line.get("target") in (None, str(run.experiment.target_of(run.method)))
+
+
+def valid_without_check(report: RunReport) -> bool | None:
+    """Would the network be valid if the hierarchy had not been asked: the most redundant structures, up to the target?
+
+    None where that cannot be told afterwards: for channels, and for scores that depend on what is chosen already.
+    """
+    config, space = report.config, report.space
+    score = RedundancyScore(config.score)
+    if config.mode != "erase" or score.reads_loss:
+        return None
+    known = {**report.redundancy, **report.chosen}
+    redundancy = np.array([known[structure.tensor] for structure in space.candidates])
+    chosen = space.choose(lambda _: redundancy, config.target, hierarchy=False).chosen
+    fates = fates_of(space, {space.candidates[at].tensor for at in chosen}, {})
+    return all(fate.removed for fate in fates if fate.chosen)
+
+
+def norms_of(report: RunReport) -> dict[str, Any] | None:
+    """The norms of the groups over the run, where the groups are few: group names, steps, phases, and a row each."""
+    curves = curves_of(report.events, report.space)
+    norms = curves["norms"]
+    if norms is None or len(norms["groups"]) > _MOST_NORMS:
+        return None
+    values = [[float(f"{value:.3g}") for value in row[::_EVERY]] for row in norms["values"]]
+    steps, total = norms["step"][::_EVERY], curves["total_steps"]
+    return {"groups": norms["groups"], "step": steps, "total": total, "phases": curves["phases"], "values": values}
 
 
 def reinitialised(model: onnx.ModelProto, seed: int) -> onnx.ModelProto:

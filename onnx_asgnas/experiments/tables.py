@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from onnx_asgnas.experiments.recipe import H2SPG, PLAIN, SCRATCH, Experiment
+from onnx_asgnas.report.numbers import duration, milliseconds
 
 TITLES: Mapping[str, str] = {
     PLAIN: "full network, trained plainly",
@@ -17,6 +18,7 @@ TITLES: Mapping[str, str] = {
     "paper": "the paper's score, otherwise the same",
     "hesso": "HESSO",
     "dhspg": "DHSPG, without the hierarchy",
+    "joint": "H2SPG, structures and channels (joint), half of the MACs",
     SCRATCH: "H2SPG's compact network from scratch",
 }
 _HEAD = ("", "test accuracy", "parameters", "MACs", "removed", "latency", "seconds")
@@ -24,17 +26,54 @@ _HEAD = ("", "test accuracy", "parameters", "MACs", "removed", "latency", "secon
 Line = Mapping[str, Any]
 
 
-def page(experiments: Iterable[Experiment], lines: Iterable[Line]) -> str:
-    """Markdown with a table for each experiment of which there is a finished run."""
+def page(
+    experiments: Iterable[Experiment], lines: Iterable[Line], pictures: Mapping[str, Sequence[tuple[str, str]]] = {}
+) -> str:
+    """Markdown with a table for each experiment of which there is a finished run.
+
+    `pictures` are titles and addresses by experiment, "" for those of several.
+    """
+    listed = list(lines)
     found: dict[str, list[Line]] = {}
-    for line in lines:
+    for line in listed:
         found.setdefault(str(line.get("experiment", "")), []).append(line)
-    sections = [_section(e, found[e.name]) for e in experiments if e.name in found]
-    return "\n".join([_INTRODUCTION, *sections])
+    shown = [e for e in experiments if e.name in found]
+    sections = [_section(e, found[e.name], pictures.get(e.name, ())) for e in shown]
+    return "\n".join([_INTRODUCTION, *_whole(shown, found), *_drawn(pictures.get("", ())), *sections])
 
 
-def _section(experiment: Experiment, lines: Sequence[Line]) -> str:
-    by_method = {m: [line for line in lines if line.get("method") == m] for m in experiment.methods}
+def _whole(experiments: Sequence[Experiment], found: Mapping[str, Sequence[Line]]) -> list[str]:
+    """How long all runs took, and what their checks found."""
+    lines = [line for e in experiments for line in found[e.name]]
+    if not lines:
+        return []
+    seconds = sum(line.get("wall", line["seconds"]) for line in lines)
+    told = f"{len(lines)} runs, which took {duration(seconds)} one after another."
+    longest = max(lines, key=lambda line: line.get("wall", line["seconds"]))
+    told += f" The longest, {longest['name']}, took {duration(longest.get('wall', longest['seconds']))}."
+    return [told, *_validity(lines), ""]
+
+
+def _validity(lines: Sequence[Line]) -> list[str]:
+    """How often a network was valid: of DHSPG, of the other methods, and as chosen without asking the hierarchy."""
+    known = [line for line in lines if line.get("valid") is not None]
+    free = [line for line in known if line["method"] == "dhspg"]
+    held = [line for line in known if line["method"] != "dhspg"]
+    unchecked = [line["valid_unchecked"] for line in held if line.get("valid_unchecked") is not None]
+    told = []
+    if held:
+        told.append(f"With the hierarchy {sum(line['valid'] for line in held)} of {len(held)} chosen sets are valid")
+    if free:
+        told.append(f"without it (DHSPG) {sum(line['valid'] for line in free)} of {len(free)}")
+    if unchecked:
+        told.append(
+            f"had the {len(unchecked)} runs that go by weights and gradients not asked it, {sum(unchecked)} would be"
+        )
+    return [f"{'; '.join(told)}."] if told else []
+
+
+def _section(experiment: Experiment, lines: Sequence[Line], pictures: Sequence[tuple[str, str]]) -> str:
+    by_method = {m: [line for line in lines if line.get("method") == m] for m in experiment.all_methods}
     by_method = {method: runs for method, runs in by_method.items() if runs}
     rows = ["| " + " | ".join(_HEAD) + " |", "|" + "---|" * len(_HEAD)]
     rows += [_row(method, runs) for method, runs in by_method.items()]
@@ -51,17 +90,22 @@ def _section(experiment: Experiment, lines: Sequence[Line]) -> str:
             "",
             *_verdicts(by_method),
             "",
+            *_drawn(pictures),
         ]
     )
 
 
+def _drawn(pictures: Sequence[tuple[str, str]]) -> list[str]:
+    return [part for title, address in pictures for part in (f"{title}:", "", f"![{title}]({address})", "")]
+
+
 def _row(method: str, runs: Sequence[Line]) -> str:
-    accuracies = [100 * run["accuracy"] for run in runs if run.get("accuracy") is not None]
-    spread = f" ± {standard_error(accuracies):.2f}" if len(accuracies) > 1 else ""
-    accuracy = f"{mean(accuracies):.2f}{spread}" if accuracies else "–"
+    right = accuracies(runs)
+    spread = f" ± {standard_error(right):.2f}" if len(right) > 1 else ""
+    accuracy = f"{mean(right):.2f}{spread}" if right else "–"
     ratios = [run["latency_ratio"] for run in runs if run.get("latency_ratio")]
     cells = [
-        TITLES.get(method, method),
+        TITLES.get(method, method.replace("_", " ")),
         accuracy,
         f"{mean(run['params'] for run in runs):,.0f}",
         f"{mean(run['macs'] for run in runs) / 1e6:.2f} M",
@@ -70,6 +114,29 @@ def _row(method: str, runs: Sequence[Line]) -> str:
         f"{mean(run['seconds'] for run in runs):.0f}",
     ]
     return "| " + " | ".join(cells) + " |"
+
+
+def _latency(method: str, runs: Iterable[Line]) -> str:
+    """Median and 95th percentile of a method's full and compact network, mean over its runs; nothing if unknown."""
+    found = [run["latency_ms"] for run in runs if run.get("latency_ms")]
+    if not found:
+        return ""
+
+    def of(model: str) -> str:
+        median, p95 = (mean(latency[model][part] for latency in found) for part in ("median", "p95"))
+        return f"{model} {milliseconds(median)} (95th percentile {milliseconds(p95)})"
+
+    return f"Latency of {plain_title(method)}: {of('full')}, {of('compact')}."
+
+
+def accuracies(runs: Iterable[Line]) -> list[float]:
+    """Test accuracies in percent, of the runs that have one."""
+    return [100 * run["accuracy"] for run in runs if run.get("accuracy") is not None]
+
+
+def plain_title(method: str) -> str:
+    """What a method is called where there is no Markdown."""
+    return TITLES.get(method, method.replace("_", " ")).replace("**", "")
 
 
 def _removed(chosen: Sequence[str]) -> str:
@@ -86,7 +153,8 @@ def _verdicts(by_method: Mapping[str, Sequence[Line]]) -> list[str]:
         found.append(
             f"Compact against zeroed full, {len(checks)} runs: the largest relative difference is {max(checks):.1e}."
         )
-    means = {m: mean(100 * run["accuracy"] for run in runs) for m, runs in by_method.items() if _judged(runs)}
+    found += filter(None, [_latency(H2SPG, by_method.get(H2SPG, ()))])
+    means = {m: mean(accuracies(runs)) for m, runs in by_method.items() if "=" not in m and _judged(runs)}
     if H2SPG in means and len(means) > 1:
         against = ", ".join(f"{means[H2SPG] - value:+.2f} against {m}" for m, value in means.items() if m != H2SPG)
         found.append(f"H2SPG in points: {against}.")
@@ -114,6 +182,6 @@ Written by `onnx-asgnas results docs/results.jsonl -o docs/results.md`; the comm
 (`--estimate` says how long that takes, `--results docs/results.jsonl` keeps them here).
 
 Accuracy is that of the last epoch on the test images, in percent, mean ± standard error over the seeds. Latency is the
-compact network's as a part of the full one's, in onnxruntime, batch 1, paired. The networks are small because two cores
-train them.
+compact network's as a part of the full one's, in onnxruntime, batch 1, paired medians. The networks are small because
+two cores train them. Seconds are those of the training.
 """

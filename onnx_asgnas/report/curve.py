@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from onnx_asgnas.config import Target
-from onnx_asgnas.errors import OutputError, PackageError
 from onnx_asgnas.evaluation import Benchmark, Verification
 from onnx_asgnas.report import numbers
+from onnx_asgnas.report.pictures import axes_of, new_figure, save_figure
 
 _BAR = 10
 """Width of a full bar, in characters."""
@@ -103,7 +103,6 @@ class Curve:
 
         Raises PackageError without matplotlib, OutputError where the file cannot be written.
         """
-        figure_class = _figure_class()
         models = sorted(self.comparison.models, key=lambda facts: facts.macs)
         kept = [self.comparison.kept_by(facts) for facts in models]
         macs = [100 * k.macs for k in kept]
@@ -112,25 +111,18 @@ class Curve:
             lines["latency"] = [100 * m.latency_ms.ratio for m in models if m.latency_ms is not None]
         if self.comparison.full.accuracy is not None:
             lines["accuracy (absolute)"] = [100 * m.accuracy for m in models if m.accuracy is not None]
-        figure = figure_class(figsize=(6, 4), layout="constrained")
-        axes = figure.subplots()
+        figure = new_figure(6, 4)
+        axes = axes_of(figure)
         for name, values in lines.items():
             axes.plot(macs, values, marker="o", label=name)
         axes.set(xlabel="multiply-accumulates kept, %", ylabel="kept, %", xlim=(0, 105), ylim=(0, None))
-        axes.grid(alpha=0.3)
         axes.legend()
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(path)
-        except (OSError, ValueError) as error:
-            raise OutputError(
-                f"{path} cannot be written: {error}", fix="Give a name that ends in .svg, .png or .pdf.", path=str(path)
-            ) from None
+        save_figure(figure, path)
 
 
 def require_matplotlib() -> None:
     """Raise PackageError where a curve could not be drawn."""
-    _figure_class()
+    new_figure(1, 1)
 
 
 def bar(share: float) -> str:
@@ -138,17 +130,6 @@ def bar(share: float) -> str:
     eighths = round(min(max(share, 0.0), 1.0) * _BAR * 8)
     whole, rest = divmod(eighths, 8)
     return ("█" * whole + (_EIGHTHS[rest] if rest else "")).ljust(_BAR)
-
-
-def _figure_class() -> Any:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise PackageError(
-            "a picture of the curve needs matplotlib, which is not installed",
-            fix="pip install 'onnx-asgnas[bench]', or leave --curve out: the table has bars.",
-        ) from None
-    return Figure
 
 
 def _without_empty(columns: Sequence[int], table: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:

@@ -13,6 +13,7 @@ from onnx import numpy_helper
 from onnx_asgnas import experiments, models
 from onnx_asgnas.cli import main
 from onnx_asgnas.errors import InputError
+from onnx_asgnas.experiments.plots import draw_all
 from onnx_asgnas.experiments.recipe import METHODS, Experiment
 from onnx_asgnas.experiments.runner import Run, Runner, reinitialised
 from onnx_asgnas.experiments.tables import page, standard_error
@@ -43,6 +44,11 @@ batch_size = 16
 score = "random"
 select_at = 0.2
 zero_at = 0.5
+remove_groups = 1
+
+[sweeps.projection]
+title = "Of the projection"
+points = [{{ epsilon = 0.0 }}, {{ epsilon = 0.9 }}]
 """
 
 
@@ -70,6 +76,7 @@ def test_every_experiment_of_the_package_can_be_read(name: str) -> None:
     if name.startswith("paper/"):
         assert found.has_folder == ("fashion" not in name)
     else:
+        assert found.seconds <= 1800
         spec = parse_spec(found.model, InputError)
         assert 2e6 < analyze(models.build(spec.name, **spec.arguments)).macs < 6e6  # what two cores train in minutes
 
@@ -110,19 +117,97 @@ def test_the_paper_s_settings_read_its_images(
 def test_runs_are_done_once_and_in_an_order_that_works(tiny: Path, tmp_path: Path) -> None:
     runner, found = runner_in(tmp_path), experiments.read(str(tiny))
     runs = runner.missing(found)
-    assert [run.name for run in runs] == ["tiny-plain-0", "tiny-h2spg-0", "tiny-second-0", "tiny-scratch-0"]
+    assert [run.name for run in runs] == [
+        "tiny-plain-0",
+        "tiny-h2spg-0",
+        "tiny-second-0",
+        "tiny-epsilon=0.9-0",
+        "tiny-scratch-0",
+    ]
+    assert runner.estimate(runs) == 5
     lines = {run.method: runner.do(run) for run in runs}
     assert runner.missing(found) == []
     assert list(runner.finished()) == [run.name for run in runs]
     assert lines["h2spg"]["verified"]["passed"]
     assert lines["h2spg"]["macs"] == lines["scratch"]["macs"] < lines["plain"]["macs"]
     assert len(lines["h2spg"]["chosen"]) > 0
+    assert lines["h2spg"]["valid"] and lines["h2spg"]["valid_unchecked"] is None
+    assert lines["second"]["valid"] and lines["second"]["valid_unchecked"] in (True, False)
+    assert (lines["h2spg"]["target"], lines["second"]["target"]) == ("remove_groups=2", "remove_groups=1")
+    assert lines["h2spg"]["latency_ms"]["full"]["p95"] > 0
+    assert len(lines["h2spg"]["norms"]["groups"]) == len(lines["h2spg"]["norms"]["values"]) == 8
+    assert lines["plain"]["wall"] >= lines["plain"]["seconds"]
+    assert runner.estimate(runs) == sum(line["wall"] for line in lines.values())
     assert lines["second"]["config"]["score"] == "random"
     assert 0 <= lines["scratch"]["accuracy"] <= 1
     text = page([found], lines.values())
     assert "## Tiny" in text
-    assert "Compact against zeroed full, 2 runs" in text
-    assert text.count("\n| ") == 5
+    assert "Compact against zeroed full, 3 runs" in text
+    assert "With the hierarchy 3 of 3 chosen sets are valid" in text
+    assert "5 runs, which took " in text and "Latency of H2SPG: full " in text
+    assert text.count("\n| ") == 6
+
+
+def test_points_of_a_sweep_that_are_runs_already() -> None:
+    found = experiments.read("stackedunets-6k")
+    ways = {name: [found.method_at(sweep, point) for point in sweep.points] for name, sweep in found.sweeps.items()}
+    assert ways["epsilon"] == ["h2spg", "epsilon=0.5", "epsilon=0.9", "epsilon=0.95", "epsilon=0.99"]
+    assert ways["groups"] == ["remove_groups=1", "remove_groups=2", "h2spg", "remove_groups=4", "remove_groups=5"]
+    assert ways["scores"][:4] == ["h2spg", "paper", "score=hesso", "magnitude"] and ways["scores"][-1] == "random"
+    assert ways["weights"][0] == "score=mean-magnitude" and ways["weights"][2] == "paper"
+    assert len(set(found.all_methods)) == len(found.all_methods)
+    assert found.target_of("remove_groups=5").remove_groups == 5
+    assert found.target_of("joint").keep_macs == 0.5 and found.options_of("joint")["mode"] == "joint"
+    assert found.options_of("select_at=0.4")["zero_at"] == 0.45
+    assert "keep_macs" not in found.options_of("joint")
+
+
+def test_a_line_of_another_target_is_not_this_run(tiny: Path, tmp_path: Path) -> None:
+    runner, found = runner_in(tmp_path), experiments.read(str(tiny))
+    line = {"name": "tiny-plain-0", "experiment": "tiny", "method": "plain", "seconds": 7.0}
+    for target, left in (({}, 4), ({"target": "remove_groups=2"}, 4), ({"target": "keep_macs=0.5"}, 5)):
+        runner.results.write_text(json.dumps(line | target) + "\n")
+        assert len(runner.missing(found)) == left
+    assert runner.estimate(runner.runs(found)) == 4 + 7
+
+
+def test_pictures_of_results_are_the_same_each_time(tiny: Path, tmp_path: Path) -> None:
+    found = experiments.read(str(tiny))
+    norms = {
+        "groups": ["bn38", "bn75"],
+        "step": [0, 5, 10],
+        "total": 10,
+        "phases": [{"phase": "warm-up", "step": 0}, {"phase": "converge", "step": 5}],
+        "values": [[1.0, 0.5, 2.0], [1.0, 0.0, 0.0]],
+    }
+    lines = [
+        {
+            "name": f"tiny-{method}-{seed}",
+            "experiment": "tiny",
+            "method": method,
+            "seed": seed,
+            "accuracy": 0.5 + 0.01 * at + 0.02 * seed,
+            "params": 100 + at,
+            "macs": 1000 + at,
+            "seconds": 1.0,
+            "chosen": ["bn75"],
+            "norms": norms,
+        }
+        for at, method in enumerate(found.all_methods)
+        for seed in (0, 1)
+    ]
+    folders = tmp_path / "a", tmp_path / "b"
+    drawn = [draw_all([found], lines, folder) for folder in folders]
+    names = sorted(path.name for path in folders[0].iterdir())
+    assert [name for name in names if name.startswith("tiny")] == [
+        "tiny-network.svg",
+        "tiny-norms.svg",
+        "tiny-projection.svg",
+    ]
+    assert len(drawn[0][""]) == 1 and next(p.title for p in drawn[0]["tiny"]) == "Of the projection"
+    for name in names:
+        assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
+        assert (folders[0] / name).stat().st_size < 60_000
 
 
 def test_a_run_that_was_begun_goes_on(tiny: Path, tmp_path: Path) -> None:
@@ -147,7 +232,7 @@ def test_a_run_that_was_begun_goes_on(tiny: Path, tmp_path: Path) -> None:
 def test_on_the_command_line(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     common = ["experiment", str(tiny), "-o", str(tmp_path / "runs"), "--threads", "1"]
     assert main([*common, "--estimate"]) == 0
-    assert "Tiny: 4 of 4 runs" in capsys.readouterr().out
+    assert "Tiny: 5 of 5 runs, about 5.0 s" in capsys.readouterr().out
     assert main([*common, "--only", "*-plain-*", "--json"]) == 0
     (line,) = json.loads(capsys.readouterr().out)["runs"]
     assert line["name"] == "tiny-plain-0"
@@ -155,6 +240,14 @@ def test_on_the_command_line(tiny: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert "full network, trained plainly" in capsys.readouterr().out
     assert main(["experiment", str(tiny), "-o", str(tmp_path / "other"), "--only", "*scratch*"]) == 2
     assert "tiny-scratch-0 needs the network that tiny-h2spg-0 finds" in capsys.readouterr().err
+    page = tmp_path / "page.md"
+    told = ["results", str(tmp_path / "runs" / "results.jsonl"), "--experiment", str(tiny), "-o", str(page)]
+    assert main(told) == 0
+    (picture,) = (tmp_path / "page").iterdir()
+    assert f"](page/{picture.name})" in page.read_text()
+    assert main(["experiment", "all", "-o", str(tmp_path / "all"), "--estimate", "--json"]) == 0
+    planned = json.loads(capsys.readouterr().out.partition("\n{")[2].join(("{", "")))
+    assert planned["seconds"] < 6.2 * 3600
     assert main(["experiment"]) == 0
     assert "stackedunets-6k" in capsys.readouterr().out
 
@@ -181,6 +274,8 @@ def test_options_of_a_method() -> None:
         (("remove_groups", "remove"), "unexpected keyword argument 'remove'"),
         (("title", "heading"), "unexpected keyword argument 'heading'"),
         (("[target]", "[target"), "Expected ']'"),
+        (("{ epsilon = 0.9 }", "{ zero_at = 0.9 }"), "do not begin with the same option"),
+        (("epsilon = 0.9 }", "epsilon = 0.9, wrong = 1 }"), "there is no option 'wrong'"),
     ],
 )
 def test_files_that_say_something_else_are_refused(change: tuple[str, str], message: str, tiny: Path) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Annotated
+from time import monotonic
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,9 +13,17 @@ from onnx_asgnas.cli.app import app
 from onnx_asgnas.cli.options import Debug, Json, Threads
 from onnx_asgnas.cli.screen import complain, draw_table, print_json, say, training_progress
 
+if TYPE_CHECKING:
+    from onnx_asgnas.experiments import Experiment, Run, Runner
+
+ALL = "all"
+"""The name that stands for every experiment which needs no folder."""
+
 _EXAMPLES = """Examples:
 
 - Which there are, and how long each takes: `onnx-asgnas experiment`
+
+- Everything on Fashion-MNIST, and how long that takes: `onnx-asgnas experiment all --estimate`
 
 - Runs on Fashion-MNIST that are not finished yet: `onnx-asgnas experiment stackedunets-6k`
 
@@ -26,7 +35,7 @@ _EXAMPLES = """Examples:
 
 @app.command(epilog=_EXAMPLES)
 def experiment(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME|FILE.toml]", help="Left out: list them.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME|FILE.toml|all]", help="Left out: list them.")] = None,
     data_dir: Annotated[
         str | None, typer.Option("--data-dir", metavar="DIR", help="The folder of the images (docs/data.md).")
     ] = None,
@@ -45,25 +54,37 @@ def experiment(
 ) -> None:
     """Do the runs of an experiment that are not finished, one after another: methods and seeds on one network.
 
-    Finished runs are a line of JSON each. Ctrl-C stops after the step; the same command goes on from there.
+    Finished runs are a line of JSON each. Ctrl-C stops after the step; the same command goes on from there. How long
+    it will take is said before, and how long it took behind it.
     """
     from onnx_asgnas import experiments
+    from onnx_asgnas.report.numbers import duration
 
     if name is None:
         _list(as_json)
         return
-    found = experiments.read(name)
+    found = experiments.queue() if name == ALL else (experiments.read(name),)
     runner = experiments.Runner(
         folder=output, results=results or output / "results.jsonl", data_dir=data_dir, threads=threads
     )
-    missing = [run for run in runner.missing(found) if fnmatch(run.name, only)]
+    missing = [run for one in found for run in runner.missing(one) if fnmatch(run.name, only)]
+    expected = runner.estimate(missing)
     if not as_json:
-        total = len(runner.runs(found))
-        say(f"{found.title}: {len(missing)} of {total} runs, about {len(missing) * found.seconds / 60:.0f} minutes")
+        _plan(found, missing, runner)
     if estimate:
         if as_json:
-            print_json({"runs": [run.name for run in missing], "seconds": len(missing) * found.seconds})
+            print_json({"runs": [run.name for run in missing], "seconds": expected})
         return
+    began = monotonic()
+    lines = _done(missing, runner, quiet=as_json)
+    if as_json:
+        print_json({"runs": lines})
+    elif lines:
+        say(f"{len(lines)} runs took {duration(monotonic() - began)}; {duration(expected)} were expected")
+
+
+def _done(missing: list[Run], runner: Runner, *, quiet: bool) -> list[dict[str, Any]]:
+    """Do these runs; what came of each is said as soon as it is there."""
     lines = []
     for run in missing:
         try:
@@ -72,10 +93,25 @@ def experiment(
         except KeyboardInterrupt:
             complain(f"interrupted in {run.name}; go on with the same command")
             raise
-        if not as_json:
+        if not quiet:
             say(_told(lines[-1]))
-    if as_json:
-        print_json({"runs": lines})
+    return lines
+
+
+def _plan(found: tuple[Experiment, ...], missing: list[Run], runner: Runner) -> None:
+    """Say what is to be done, and for about how long."""
+    from onnx_asgnas.report.numbers import duration
+
+    rows = []
+    for one in found:
+        left = [run for run in missing if run.experiment is one]
+        rows.append((one.title, f"{len(left)} of {len(runner.runs(one))}", duration(runner.estimate(left))))
+    if len(rows) > 1:
+        draw_table("", ["experiment", "runs to do", "about"], rows, left=1)
+        say(f"{len(missing)} runs, about {duration(runner.estimate(missing))}")
+    else:
+        title, count, about = rows[0]
+        say(f"{title}: {count} runs, about {about}")
 
 
 def _told(line: dict[str, object]) -> str:
@@ -91,10 +127,10 @@ def _list(as_json: bool) -> None:
     if as_json:
         print_json({"experiments": [{"name": e.name, "title": e.title} for e in found]})
         return
-    rows = [
-        [e.name, e.title, str(len(e.methods) * len(e.seeds)), f"{len(e.methods) * len(e.seeds) * e.seconds / 60:,.0f}"]
-        for e in found
-    ]
+    rows = []
+    for e in found:
+        runs = len(e.all_methods) * len(e.seeds)
+        rows.append([e.name, e.title, str(runs), f"{runs * e.seconds / 60:,.0f}"])
     draw_table("", ["experiment", "what", "runs", "minutes"], rows, left=2)
 
 
@@ -107,20 +143,29 @@ def results(
     also: Annotated[
         list[str], typer.Option("--experiment", metavar="FILE.toml", help="An experiment of your own. May be repeated.")
     ] = [],  # noqa: B006
+    plots: Annotated[
+        bool, typer.Option("--plots/--no-plots", help="Draw SVG pictures into a folder named like the page.")
+    ] = True,
     debug: Debug = False,
 ) -> None:
-    """Make a page of tables (Markdown) of the runs that are finished."""
+    """Make a page of tables (Markdown) of the runs that are finished, with pictures if it is written to a file."""
     from onnx_asgnas import experiments
     from onnx_asgnas.errors import InputError
+    from onnx_asgnas.experiments.plots import draw_all
     from onnx_asgnas.experiments.tables import page
     from onnx_asgnas.graph import write_atomically
 
     if not source.is_file():
         raise InputError(f"{source} does not exist", fix="Do some runs first: onnx-asgnas experiment NAME.")
     lines = experiments.Runner(folder=source.parent, results=source).finished().values()
-    text = page([experiments.read(name) for name in (*experiments.names(), *also)], lines)
+    known = [experiments.read(name) for name in (*experiments.names(), *also)]
     if output is None:
-        typer.echo(text)
-    else:
-        write_atomically(output, text.encode())
-        say(f"wrote {output}")
+        typer.echo(page(known, lines))
+        return
+    drawn = draw_all(known, lines, output.with_suffix("")) if plots else {}
+    pictures = {
+        name: [(picture.title, f"{output.stem}/{picture.file.name}") for picture in some]
+        for name, some in drawn.items()
+    }
+    write_atomically(output, page(known, lines, pictures).encode())
+    say(f"wrote {output}" + (f" and {sum(map(len, pictures.values()))} pictures" if plots else ""))

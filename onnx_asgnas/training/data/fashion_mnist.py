@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from onnx_asgnas.errors import DataError
 from onnx_asgnas.training.data.dataset import Dataset
+from onnx_asgnas.training.data.images import Format, stored_images
 from onnx_asgnas.training.data.registry import DataRequest, register
 from onnx_asgnas.training.data.selection import choose_parts
 
@@ -35,25 +36,36 @@ Bytes = NDArray[np.uint8]
 
 @register("fashion-mnist")
 def open_full(
-    location: str, request: DataRequest, *, train: int | None = None, validation: int | float | None = None
+    location: str,
+    request: DataRequest,
+    *,
+    train: int | None = None,
+    validation: int | float | None = None,
+    augment: str = "",
 ) -> Dataset:
     """60,000 training and 10,000 test images from a folder (default: where Debian's package puts them).
 
     Images are float32 [N, 1, 28, 28], normalised by the training pixels' mean and standard deviation. `train` takes a
-    balanced part of that size, `validation` holds one out in place of the test images. Raises DataError when a file
-    is missing, or differs from the published one.
+    balanced part of that size, `validation` holds one out in place of the test images; `augment` names what happens to
+    training batches, as crop,flip,cutout,mixup. Raises DataError when a file is missing, or differs from the published
+    one.
     """
     folder = Path(location or DEFAULT_FOLDER)
     arrays = (
         *_read_pair(folder, "train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
         *_read_pair(folder, "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
     )
-    return _dataset("fashion-mnist", *arrays, request, train, validation)
+    return _dataset("fashion-mnist", *arrays, request, train, validation, augment)
 
 
 @register("fashion-mnist-mini")
 def open_mini(
-    location: str, request: DataRequest, *, train: int | None = None, validation: int | float | None = None
+    location: str,
+    request: DataRequest,
+    *,
+    train: int | None = None,
+    validation: int | float | None = None,
+    augment: str = "",
 ) -> Dataset:
     """5,000 training and 1,000 test images that come with the package, 10 classes alike; otherwise as the full set.
 
@@ -65,9 +77,8 @@ def open_mini(
     with resource.open("rb") as file, np.load(file) as content:
         names = ("train_images", "train_labels", "test_images", "test_labels")
         train_images, train_labels, test_images, test_labels = (content[name] for name in names)
-    return _dataset(
-        "fashion-mnist-mini", train_images, train_labels, test_images, test_labels, request, train, validation
-    )
+    arrays = (train_images, train_labels, test_images, test_labels)
+    return _dataset("fashion-mnist-mini", *arrays, request, train, validation, augment)
 
 
 def read_idx(folder: Path, name: str) -> Bytes:
@@ -118,7 +129,12 @@ def _dataset(
     request: DataRequest,
     train: int | None,
     validation: int | float | None,
+    augment: str,
 ) -> Dataset:
+    if augment:
+        form = Format(name=name, mean=(MEAN,), std=(STD,), classes=CLASSES)
+        training, test = (train_images[:, None], train_labels), (test_images[:, None], test_labels)
+        return stored_images(form, request, training, test, part=train, validation=validation, augment=augment)
     if len(request.inputs) != 1:
         reads = "; ".join(map(str, request.inputs))
         raise DataError(f"{name} has one array of images, the model reads {reads}", fix="Use npz:FILE or python:….")

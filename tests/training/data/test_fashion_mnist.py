@@ -13,6 +13,7 @@ import torch
 
 from onnx_asgnas.errors import DataError
 from onnx_asgnas.training.data import ArraySplit, Dataset, ModelInput, fashion_mnist, open_data, sources
+from onnx_asgnas.training.data.images import ImageSplit
 
 IMAGES = ModelInput(name="input", shape=(None, 1, 28, 28), dtype=np.dtype(np.float32))
 NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -87,6 +88,37 @@ def test_a_balanced_part_and_a_validation_part() -> None:
     assert sum(image.numpy().tobytes() in trained for image in held.inputs["input"]) <= 1
 
 
+def test_training_batches_are_augmented_and_test_batches_are_not() -> None:
+    plain = open_data("fashion-mnist-mini?train=200", inputs=[IMAGES], classes=10)
+    told = "fashion-mnist-mini?train=200&augment=crop,flip,cutout,mixup"
+    changed = open_data(told, inputs=[IMAGES], classes=10)
+    assert isinstance(changed.train, ImageSplit) and len(changed.train) == 200
+    (first, labels), (second, shares) = (
+        next(iter(data.train.batches(50, shuffle=True, seed=3, epoch=1))) for data in (plain, changed)
+    )
+    assert first["input"].shape == second["input"].shape and first["input"].dtype == second["input"].dtype
+    assert not torch.equal(first["input"], second["input"])
+    assert isinstance(labels, torch.Tensor) and isinstance(shares, torch.Tensor)
+    assert shares.shape == (50, 10) and torch.allclose(shares.sum(1), torch.ones(50))
+    assert (shares.gather(1, labels[:, None]) > 0).all()
+    assert plain.test is not None and changed.test is not None
+    for one, other in zip(plain.test.batches(300), changed.test.batches(300), strict=True):
+        assert torch.equal(one[0]["input"], other[0]["input"])
+        assert torch.equal(one[1], other[1])  # type: ignore[arg-type]
+
+
+def test_cutout_clears_to_the_mean() -> None:
+    data = open_data("fashion-mnist-mini?augment=cutout:10", inputs=[IMAGES], classes=10)
+    inputs, _ = next(iter(data.train.batches(64, shuffle=True, seed=0, epoch=0)))
+    cleared = (inputs["input"] == 0).sum((1, 2, 3))
+    assert (cleared >= 25).all() and (cleared <= 100).all() and (cleared == 100).any()
+
+
+def test_an_augmentation_that_there_is_not() -> None:
+    with pytest.raises(DataError, match="there is no augmentation 'resized-crop' for this data"):
+        open_data("fashion-mnist-mini?augment=resized-crop", inputs=[IMAGES], classes=10)
+
+
 def test_a_folder_is_read(folder: Path) -> None:
     data, train, test = open_text(f"fashion-mnist:{folder}")
     assert (len(train), len(test), data.name) == (40, 20, "fashion-mnist")
@@ -133,7 +165,7 @@ def test_damaged_files_are_refused(folder: Path, change: object, message: str) -
     [
         ("mnist", "there is no data source 'mnist'\nChoose one of: cifar10, fashion-mnist, fashion-mnist-mini"),
         ("fashion-mnist-mini:/tmp", "has no folder"),
-        ("fashion-mnist-mini?part=3", "has no argument 'part'\nIt takes: train=None, validation=None."),
+        ("fashion-mnist-mini?part=3", "has no argument 'part'\nIt takes: train=None, validation=None, augment=."),
         ("fashion-mnist-mini?train=few", "train is 'few'"),
         ("fashion-mnist-mini?train=0", "train is 0"),
         ("fashion-mnist-mini?train=0.5", "train is 0.5"),
