@@ -35,6 +35,7 @@ def curves_of(events: Iterable[Event], space: SearchSpace) -> dict[str, Any]:
     epochs = [event for event in listed if event["kind"] == "epoch"]
     return {
         "total_steps": listed[-1]["total_steps"] if listed else 0,
+        "total_epochs": listed[-1]["epochs"] if listed else 0,
         "samples": {"step": [s["step"] for s in samples], "lr": [s["lr"] for s in samples], "loss": _losses(samples)},
         "epochs": {name: [event.get(name) for event in epochs] for name in ("step", "loss", "accuracy", "test_loss")},
         "phases": _phases(listed),

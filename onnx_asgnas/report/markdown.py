@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
@@ -228,8 +227,7 @@ def _verification(report: RunReport) -> Iterator[str]:
 
 def _settings(report: RunReport) -> Iterator[str]:
     yield "## How it was run"
-    given = dataclasses.asdict(report.config) | {"target": str(report.config.target)}
-    rows = [(name, _value(value)) for name, value in given.items()]
+    rows = [(name, _value(value)) for name, value in report.settings.items()]
     yield _table(("option", "value"), *rows, left=2)
     times = [f"{stage} {numbers.duration(seconds)}" for stage, seconds in report.stages.items()]
     if times:

@@ -1,8 +1,7 @@
-"""A run as one page: report.html."""
+"""A run as one page, report.html; or what pruning came to."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
@@ -14,26 +13,26 @@ from onnx_asgnas.report.fates import Fate
 from onnx_asgnas.report.finite import finite
 from onnx_asgnas.report.operator_times import OperatorTime, by_type
 from onnx_asgnas.report.page import page_of
-from onnx_asgnas.report.run_report import RunReport
+from onnx_asgnas.report.run_report import NetworkReport
 from onnx_asgnas.report.space_data import space_data
 
 _SLOWEST = 15
 """So many operators the list of the slowest has."""
 
 
-def run_page(report: RunReport) -> str:
+def run_page(report: NetworkReport) -> str:
     """The page of a run; raises SpaceError if its space has no model."""
     return page_of(run_data(report), "run")
 
 
-def run_data(report: RunReport) -> dict[str, Any]:
+def run_data(report: NetworkReport) -> dict[str, Any]:
     """All that the page shows: the data of the search space, and under `run` what became of everything in it."""
     data = space_data(report.space, report.name)
     fates = report.fates()
     curves = curves_of(report.events, report.space)
     families = _families(report)
     run = {
-        "told": _told(report),
+        "told": report.told,
         "cards": _cards(report),
         "compared": comparison_rows(report.comparison.to_dict()),
         "passed": report.verification.passed,
@@ -52,12 +51,7 @@ def run_data(report: RunReport) -> dict[str, Any]:
     return {**data, "run": finite(run)}
 
 
-def _told(report: RunReport) -> str:
-    config = report.config
-    return f"{config.data} · {config.mode}, {config.target} · {config.method} · seed {config.seed}"
-
-
-def _cards(report: RunReport) -> list[tuple[str, str, float | None]]:
+def _cards(report: NetworkReport) -> list[tuple[str, str, float | None]]:
     """The figures that matter most: the figure, what it is, and the part that is kept, where it is one."""
     kept, comparison = report.comparison.kept, report.comparison
     cards: list[tuple[str, str, float | None]] = [
@@ -68,11 +62,12 @@ def _cards(report: RunReport) -> list[tuple[str, str, float | None]]:
         cards.append((numbers.percent(comparison.latency_ratio), "of the latency kept", comparison.latency_ratio))
     if comparison.compact.accuracy is not None:
         cards.append((numbers.percent(comparison.compact.accuracy), "accuracy on the test data", None))
-    cards.append((numbers.duration(report.seconds), "training", None))
+    if report.seconds is not None:
+        cards.append((numbers.duration(report.seconds), "training", None))
     return cards
 
 
-def _verdict(report: RunReport) -> str:
+def _verdict(report: NetworkReport) -> str:
     found = report.verification
     if not found.passed:
         return f"The compact model does not give what the full one gives: {found.explanation}."
@@ -80,11 +75,11 @@ def _verdict(report: RunReport) -> str:
     moved = "" if found.moved is None else f" What was removed moves the output by {found.moved:.1e}."
     return (
         f"Verified in onnxruntime: full and compact model differ by {largest} of the largest output, "
-        f"{found.tolerance:.0e} is allowed.{moved} The full model is the trained one, its removed groups at zero."
+        f"{found.tolerance:.0e} is allowed.{moved} The full model has its removed groups at zero."
     )
 
 
-def _trained(report: RunReport) -> str:
+def _trained(report: NetworkReport) -> str:
     phases = [
         f"{phase} {epochs[0]}" if len(epochs) == 1 else f"{phase} {epochs[0]} to {epochs[-1]}"
         for phase, same in groupby(report.history, key=lambda row: str(row["phase"]))
@@ -102,10 +97,12 @@ def _normed(curves: Mapping[str, Any]) -> str:
         return ""
     channels = len(norms["groups"]) - norms["structures"]
     what = [f"{norms['structures']} structures"] * bool(norms["structures"]) + [f"{channels} channels"] * bool(channels)
-    return f"{' and '.join(what)}; in pink what was chosen. Point at a line for its name; click leads to the structure."
+    return (
+        f"{' and '.join(what)}; in pink what went to zero. Point at a line for its name; click leads to the structure."
+    )
 
 
-def _families(report: RunReport) -> list[int | None]:
+def _families(report: NetworkReport) -> list[int | None]:
     """How many channels of each family stay; None where none may leave."""
     fates = iter(report.channels)
     families = report.space.channel_families()
@@ -115,7 +112,7 @@ def _families(report: RunReport) -> list[int | None]:
 
 
 def _operators(
-    report: RunReport, fates: Sequence[Fate], data: Mapping[str, Any], families: Sequence[int | None]
+    report: NetworkReport, fates: Sequence[Fate], data: Mapping[str, Any], families: Sequence[int | None]
 ) -> list[str]:
     """The state of every operator: removed, narrower, needed, or kept."""
     graph = report.space.parts.graph
@@ -138,10 +135,10 @@ def _operators(
     return states
 
 
-def _structures(report: RunReport, fates: Sequence[Fate], curves: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _structures(report: NetworkReport, fates: Sequence[Fate], curves: Mapping[str, Any]) -> list[dict[str, Any]]:
     ranks = {tensor: at for at, tensor in enumerate(report.chosen)}
     begins = {phase["phase"]: phase["step"] for phase in curves["phases"]}
-    moment = _moments(report, curves)
+    moment = _moments(curves)
     zero = _zero_steps(curves)
     return [
         {
@@ -156,9 +153,9 @@ def _structures(report: RunReport, fates: Sequence[Fate], curves: Mapping[str, A
     ]
 
 
-def _moments(report: RunReport, curves: Mapping[str, Any]) -> Any:
+def _moments(curves: Mapping[str, Any]) -> Any:
     """What gives a step with its epoch, counted from 0."""
-    total, epochs = curves["total_steps"], report.config.epochs
+    total, epochs = curves["total_steps"], curves["total_epochs"]
 
     def moment(step: int | None) -> dict[str, float] | None:
         return None if step is None or not total else {"step": step, "epoch": epochs * step / total}
@@ -178,7 +175,7 @@ def _zero_steps(curves: Mapping[str, Any]) -> dict[str, int]:
     }
 
 
-def _times(report: RunReport) -> dict[str, Any] | None:
+def _times(report: NetworkReport) -> dict[str, Any] | None:
     """Microseconds by operator type, and of the slowest operators of the full model."""
     if report.operator_times is None:
         return None
@@ -204,9 +201,8 @@ def _total(times: Sequence[OperatorTime]) -> float:
     return sum(entry.microseconds for entry in times)
 
 
-def _settings(report: RunReport) -> list[tuple[str, str]]:
-    given = dataclasses.asdict(report.config) | {"target": str(report.config.target)}
-    return [(name.replace("_", " "), _value(value)) for name, value in given.items()]
+def _settings(report: NetworkReport) -> list[tuple[str, str]]:
+    return [(name.replace("_", " "), _value(value)) for name, value in report.settings.items()]
 
 
 def _value(value: object) -> str:

@@ -16,6 +16,7 @@ from onnx_asgnas.evaluation import Benchmark
 from onnx_asgnas.evaluation.latency import Latency
 from onnx_asgnas.graph import load_model, save_model
 from tests.made_up import graph, images, network
+from tests.report.test_space_page import data_in
 
 QUICK = ["--seconds", "0"]
 
@@ -97,6 +98,19 @@ def test_a_list_of_targets_gives_one_table_and_a_file_each(command: Any, model: 
     assert "MACs kept" in out
     assert "█" in out
     assert "c-0.4.onnx" in "".join(out.split())
+
+
+def test_a_page_shows_what_was_removed(command: Any, model: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    options = ["--remove-groups", 2, "--mode", "erase", "-o", tmp_path / "c.onnx", "--html", page, *QUICK]
+    code, out, _ = command("prune", model, *options)
+    assert code == 0 and str(page) in out.replace("\n", "")
+    run = data_in(page.read_text(encoding="utf-8"))["run"]
+    assert run["told"] == "pruned without training · erase, remove_groups=2"
+    assert "removed" in run["operators"] and len(run["zero"]) >= 1
+    assert run["curves"]["norms"] is None and run["times"]["types"]
+    code, _, err = command("prune", model, "--keep-macs", "0.7,0.4", "-o", tmp_path / "d.onnx", "--html", page, *QUICK)
+    assert code == 2 and "one target" in err
 
 
 def test_a_picture_without_matplotlib_says_what_to_install(

@@ -68,8 +68,8 @@ def test_operators_and_structures_have_their_fate(space: SearchSpace) -> None:
         "reason": "chosen",
         "redundancy": 0.25,
         "rank": 1,
-        "chosen_at": {"step": 10, "epoch": 2.5},
-        "zero_at": {"step": 20, "epoch": 5.0},
+        "chosen_at": {"step": 10, "epoch": 2.0},
+        "zero_at": {"step": 20, "epoch": 4.0},
     }
     assert fates["bn38"]["state"] == "kept" and fates["bn38"]["chosen_at"] is None
     assert data["run"]["times"]["slowest"] == [["conv0", "Conv", 9.0, 9.0], ["conv42", "Conv", 5.0, None]]
@@ -162,7 +162,7 @@ def test_the_browser_shows_the_run(browser: Page, space: SearchSpace, tmp_path: 
     assert browser.run("document.querySelectorAll('#compared tbody tr').length") == 6
     assert browser.run("document.querySelector('#details h2').textContent") == "bn75"
     said = browser.run("document.getElementById('details').textContent")
-    assert "step 10 (epoch 2.5)" in said and "number 2 of 2" in said and "✕ chosen" in said
+    assert "step 10 (epoch 2.0)" in said and "number 2 of 2" in said and "✕ chosen" in said
     browser.run("Page.jump({ kind: 'operator', id: Network.operators.name.indexOf('conv42') })")
     assert "left with" in browser.run("document.getElementById('details').textContent")
     browser.run("document.querySelector('[data-tab=structures]').click()")

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     import onnx
 
     from onnx_asgnas.evaluation import Benchmark, Verification
+    from onnx_asgnas.pruning import Pruned
     from onnx_asgnas.report.curve import Curve
     from onnx_asgnas.space import SearchSpace
     from onnx_asgnas.training.data import Split
@@ -77,6 +78,10 @@ def prune(
     curve: Annotated[
         Path | None, typer.Option("--curve", metavar="FILE.svg", help="Of a list of targets, a picture of the curve.")
     ] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="A page that shows what was removed, and what it saves."),
+    ] = None,
     seconds: Annotated[
         float, typer.Option(min=0, help="Time for the latency of each model; 0 leaves latency out.")
     ] = 2.0,
@@ -101,6 +106,8 @@ def prune(
 
     wanted = targets(remove_groups=remove_groups, keep_params=keep_params, keep_macs=keep_macs, uniform=uniform)
     _check_curve(curve, wanted)
+    if page is not None and len(wanted) > 1:
+        raise typer.BadParameter("the page shows one target, not a list", param_hint="--html")
     if curve is not None:
         require_matplotlib()
     job = _Job(
@@ -112,7 +119,7 @@ def prune(
         task=(loss, metrics),
     )
     if len(wanted) == 1:
-        job.single(wanted[0], output, as_json)
+        job.single(wanted[0], output, page, as_json)
     elif not job.several(wanted, output, curve, as_json):
         raise typer.Exit(1)
 
@@ -132,17 +139,21 @@ class _Job:
     data: str | None
     task: tuple[str, str]
 
-    def single(self, target: Target, output: Path, as_json: bool) -> None:
+    def single(self, target: Target, output: Path, page: Path | None, as_json: bool) -> None:
         """Cut for one target, write and show it; raises VerificationError, and writes nothing, if the check fails."""
-        compact, verification = self._cut(target, output, self.zeroed)
+        found, verification = self._cut(target, output, self.zeroed)
         verification.require()
-        measured = self._measured([compact], verification)
+        measured = self._measured([found.compact], verification)
+        if page is not None:
+            self._write_page(page, target, found, measured)
         if as_json:
             print_json(measured.to_dict())
         else:
             draw_comparison(measured.to_dict())
             self._advise(measured)
             say(f"\ncompact model: {output}" + ("" if self.zeroed is None else f"\nzeroed model:  {self.zeroed}"))
+            if page is not None:
+                say(f"page:          {page}")
 
     def several(self, wanted: list[Target], output: Path, picture: Path | None, as_json: bool) -> bool:
         """Cut for each target, write and show all in one table; whether every check passed."""
@@ -177,8 +188,8 @@ class _Job:
         models, verifications = [], []
         for target, file in zip(wanted, files, strict=True):
             zeroed = None if self.zeroed is None else _numbered(self.zeroed, target)
-            compact, verification = self._cut(target, file, zeroed)
-            models.append(compact)
+            found, verification = self._cut(target, file, zeroed)
+            models.append(found.compact)
             verifications.append(verification)
         return Curve(
             targets=tuple(wanted),
@@ -187,7 +198,7 @@ class _Job:
             verifications=tuple(verifications),
         )
 
-    def _cut(self, target: Target, output: Path, zeroed: Path | None) -> tuple[onnx.ModelProto, Verification]:
+    def _cut(self, target: Target, output: Path, zeroed: Path | None) -> tuple[Pruned, Verification]:
         from onnx_asgnas.graph import save_model
         from onnx_asgnas.pruning import cut
 
@@ -197,7 +208,33 @@ class _Job:
             save_model(found.compact, output)
             if zeroed is not None:
                 save_model(found.zeroed, zeroed)
-        return found.compact, verification
+        return found, verification
+
+    def _write_page(self, page: Path, target: Target, found: Pruned, measured: Benchmark) -> None:
+        from onnx_asgnas.graph import TraceGraph, write_atomically
+        from onnx_asgnas.pruning import redundancy_of
+        from onnx_asgnas.report import PruneReport, channel_fates, operator_times, run_page
+
+        space, verification = self.space, measured.verification
+        assert verification is not None
+        scores = redundancy_of(space, self.options["criterion"], self.options["seed"])(())
+        redundancy = {s.tensor: float(score) for s, score in zip(space.candidates, scores, strict=False)}
+        chosen = [space.candidates[at].tensor for at in found.selection.chosen if at < len(space.candidates)]
+        report = PruneReport(
+            space=space,
+            chosen={tensor: redundancy[tensor] for tensor in chosen},
+            redundancy=redundancy,
+            comparison=measured,
+            verification=verification,
+            channels=channel_fates(space, found.compact),
+            left=frozenset(name for node in found.compact.graph.node for name in node.output),
+            operator_times=operator_times(
+                [space.parts.graph, TraceGraph.of(found.compact)], threads=self.measure["threads"]
+            ),
+            target=target,
+            options=self.options,
+        )
+        write_atomically(page, run_page(report).encode())
 
     def _measured(self, models: list[onnx.ModelProto], verification: Verification | None) -> Benchmark:
         from onnx_asgnas.evaluation import benchmark

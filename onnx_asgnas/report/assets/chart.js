@@ -62,7 +62,7 @@ const Chart = (() => {
         svg("clipPath", { id: clip }, svg("rect", { x: EDGE.left - 4, y: EDGE.top - 4, width: w + 8, height: h + 8 })),
         ...bands(phases, most, across, h),
         ...grid(across, down, w, h, { low, high, most, x, y }),
-        svg("g", { "clip-path": `url(#${clip})` }, ...lines.map((line) => path(line, across, down))),
+        svg("g", { "clip-path": `url(#${clip})` }, ...lines.map((line) => path(line, across, down, lines.length < 4))),
       );
       return { across, down };
     }
@@ -99,7 +99,8 @@ const Chart = (() => {
 
   /* What a chart says without a pointer: its lines, where they are few. */
   function summary(lines) {
-    return lines.length > 3 ? `${lines.length} groups; point at a line` : lines.map((line) => `${line.name}: at last ${shown(last(line))}`).join(" · ");
+    if (lines.length > 3) return `${lines.length} groups; point at a line`;
+    return lines.map((line) => `${line.name}: at last ${shown(last(line))}`).join(" · ");
   }
 
   const told = (line, at, x) => `${line.name}: ${shown(line.y[at])} at ${x} ${States.count(line.x[at])}`;
@@ -131,19 +132,20 @@ const Chart = (() => {
 
   function grid(across, down, w, h, { low, high, most, x, y }) {
     const made = [];
+    const tick = (text, place) => svg("text", { class: "tick", ...place }, text);
     for (const value of ticks(low, high, 4)) {
       made.push(svg("line", { class: "rule", x1: EDGE.left, x2: EDGE.left + w, y1: down(value), y2: down(value) }));
-      made.push(svg("text", { class: "tick", x: EDGE.left - 6, y: down(value) + 4, "text-anchor": "end" }, shown(value)));
+      made.push(tick(shown(value), { x: EDGE.left - 6, y: down(value) + 4, "text-anchor": "end" }));
     }
     for (const step of ticks(0, most, Math.max(2, Math.floor(w / 90)))) {
-      made.push(svg("text", { class: "tick", x: across(step), y: EDGE.top + h + 15, "text-anchor": "middle" }, States.count(step)));
+      made.push(tick(States.count(step), { x: across(step), y: EDGE.top + h + 15, "text-anchor": "middle" }));
     }
     made.push(svg("text", { class: "axis", x: EDGE.left + w, y: EDGE.top + h + 30, "text-anchor": "end" }, x));
     if (y) made.push(svg("text", { class: "axis", x: EDGE.left - 6, y: EDGE.top - 6, "text-anchor": "end" }, y));
     return made;
   }
 
-  function path(line, across, down) {
+  function path(line, across, down, dotted) {
     let text = "";
     let pen = "M";
     line.y.forEach((value, place) => {
@@ -152,7 +154,7 @@ const Chart = (() => {
       pen = "L";
     });
     const drawn = svg("path", { d: text }, svg("title", {}, line.name));
-    const points = line.x.length <= FEW ? line.x.map((step, place) => [step, line.y[place]]) : [];
+    const points = dotted && line.x.length <= FEW ? line.x.map((step, place) => [step, line.y[place]]) : [];
     const dots = points
       .filter(([, value]) => value !== null)
       .map(([step, value]) => svg("circle", { cx: across(step), cy: down(value), r: 2.6 }));

@@ -8,10 +8,12 @@
   const place = (id) => document.getElementById(id);
   const { curves } = run;
 
-  /* A table of rows of text, whose first row is the head and first column names; numbers stand to the right. */
-  function table([head, ...rows], cells = (row) => row) {
+  /* A table of rows, whose first row is the head; of the columns so many are text, and numbers stand to the right. */
+  function table([head, ...rows], cells = (row) => row, texts = 1) {
     const made = (tag, row) =>
-      cells(row).map((cell, at) => el(tag, { class: at ? "number" : "", scope: tag === "th" ? "col" : null }, cell));
+      cells(row).map((cell, at) =>
+        el(tag, { class: at < texts ? "" : "number", scope: tag === "th" ? "col" : null }, cell),
+      );
     return el(
       "table",
       {},
@@ -48,7 +50,8 @@
     place("phases").textContent = run.trained;
     const common = { x: "step", phases, most };
     const loss = [{ name: "training loss, epoch by epoch", x: epochs.step, y: epochs.loss, kind: "main" }];
-    if (samples.step.length > 1) loss.unshift({ name: "training loss", x: samples.step, y: samples.loss, kind: "faint" });
+    if (samples.step.length > 1)
+      loss.unshift({ name: "training loss", x: samples.step, y: samples.loss, kind: "faint" });
     if (epochs.test_loss.some((value) => value !== null))
       loss.push({ name: "test loss", x: epochs.step, y: epochs.test_loss, kind: "second" });
     Chart.draw(place("chart-loss"), { ...common, title: "Loss", y: "", lines: loss });
@@ -67,13 +70,11 @@
   function fillNorms(common) {
     const { norms } = curves;
     if (norms === null) return hide("norms");
-    const gone = new Set(run.zero);
-    const lines = norms.groups.map((name, at) => ({
-      name: gone.has(name) ? `${name} (chosen)` : name,
-      x: norms.step,
-      y: norms.values[at],
-      kind: gone.has(name) ? "chosen" : "kept",
-    }));
+    const lines = norms.groups.map((name, at) => {
+      const chosen = norms.values[at].at(-1) === 0;
+      const kind = chosen ? "chosen" : "kept";
+      return { name: chosen ? `${name} (chosen)` : name, x: norms.step, y: norms.values[at], kind };
+    });
     const structures = new Map(N.structures.map((s, id) => [s.tensor, id]));
     const choose = (at) => {
       const id = structures.get(norms.groups[at]);
@@ -82,7 +83,8 @@
       place("drawn").scrollIntoView({ behavior: "smooth" });
     };
     place("norms-told").textContent = run.normed;
-    Chart.draw(place("chart-norms"), { ...common, title: "‖x‖ of each group", y: "", lines, zero: true, height: 300, choose });
+    const told = { title: "‖x‖ of each group", y: "", zero: true, height: 300 };
+    Chart.draw(place("chart-norms"), { ...common, ...told, lines, choose });
   }
 
   const micro = (value) => (value === null ? "–" : `${value >= 99.95 ? value.toFixed(0) : value.toFixed(1)} µs`);
@@ -103,8 +105,10 @@
     );
     const named = (name) => (operators.has(name) ? link(name, { kind: "operator", id: operators.get(name) }) : name);
     place("slowest").append(
-      table([["slowest operators", "type", "full", "compact"], ...times.slowest], (row) =>
-        row[2] === "full" ? row : [named(row[0]), row[1], micro(row[2]), micro(row[3])],
+      table(
+        [["slowest operators", "type", "full", "compact"], ...times.slowest],
+        (row) => (row[2] === "full" ? row : [named(row[0]), row[1], micro(row[2]), micro(row[3])]),
+        2,
       ),
     );
   }

@@ -23,6 +23,9 @@ const States = (() => {
   const ALL = { ...OF_SPACE, ...OF_RUN };
   const LEGEND = run ? OF_RUN : OF_SPACE;
 
+  // Of a sequence of operators in several states the first of these is told.
+  const SPEAKS = ["unknown", "protected", "partly", "frozen", "free", "needed", "narrower", "kept", "removed"];
+
   const isProtected = new Set(N.data.protected);
   const isUnknown = new Set(N.data.unknown);
 
@@ -60,7 +63,7 @@ const States = (() => {
     if (inside.size === 0) return "plain";
     if (inside.size === 1) return [...inside][0];
     if (N.kindOf(id) === "sequence")
-      return ["unknown", "protected", "partly", "frozen", "free", "narrower", "kept", "removed"].find((s) => inside.has(s));
+      return SPEAKS.find((state) => inside.has(state));
     return "mixed";
   }
 
