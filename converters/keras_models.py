@@ -7,6 +7,7 @@ Keras calls its variables (`conv1/kernel`) they are called afterwards.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,6 @@ from onnx_asgnas.converters.export import Export, Source
 from onnx_asgnas.converters.factories import build, refuse_pickle
 from onnx_asgnas.converters.failing import first_line
 from onnx_asgnas.converters.inputs import InputSpec
-from onnx_asgnas.converters.naming import rename
 from onnx_asgnas.errors import ConversionError
 
 if TYPE_CHECKING:
@@ -117,25 +117,15 @@ def _by_torch(model: Any, inputs: tuple[InputSpec, ...], normalisations: int) ->
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.call = _native_batch_norm(layer)
-    module = _module_of(model, inputs)
+    module = _module_of(model)
     export = export_module(module, [_placed(spec) for spec in inputs], parameters=_parameters_of(model))
-    paths = {id(v.value): v.path for v in model.variables}
-    given = {f"{name}": paths[id(p)] for name, p in module.state_dict(keep_vars=True).items() if id(p) in paths}
-    rename(export.model.graph, given)
-    return Export(
-        model=export.model,
-        exporter=f"Keras on torch, {export.exporter}",
-        samples=export.samples,
-        parameters=export.parameters,
-        normalisations=normalisations,
-        notes=export.notes,
-    )
+    return replace(export, exporter=f"Keras on torch, {export.exporter}", normalisations=normalisations)
 
 
 def _native_batch_norm(layer: Any) -> Any:
     """What a BatchNormalization does in inference, by torch's own, which the exporter writes as one operator.
 
-    Keras spells it out in five operators, on copies of the parameters that the exporter takes for constants.
+    Keras spells it out in five operators.
     """
     import torch
 
@@ -160,19 +150,27 @@ def _placed(spec: InputSpec) -> InputSpec:
     return InputSpec(name=name, dtype=spec.dtype, shape=spec.shape, samples=spec.samples)
 
 
-def _module_of(model: Any, inputs: tuple[InputSpec, ...]) -> torch.nn.Module:
+def _module_of(model: Any) -> torch.nn.Module:
+    """The model as a module with one argument for each input, whose parameters have the names of Keras.
+
+    Keras' own modules read their variables past torch's parameters, so that an exporter takes them for constants
+    without names.
+    """
     import torch
 
-    call = _call(model, inputs)
-
     class Flat(torch.nn.Module):
-        """The model with one argument for each input."""
+        """The variables as parameters and buffers; the model is told to use these."""
 
         def __init__(self) -> None:
             super().__init__()
-            self.model = model
+            self.names = [[v.path for v in each] for each in (model.trainable_variables, model.non_trainable_variables)]
+            for variable in model.trainable_variables:
+                self.register_parameter(variable.path, variable.value)
+            for variable in model.non_trainable_variables:
+                self.register_buffer(variable.path, variable.value.detach())
 
         def forward(self, *arrays: Any) -> Any:
-            return call(*arrays)
+            values = [[getattr(self, name) for name in names] for names in self.names]
+            return model.stateless_call(*values, _packed(model, arrays), training=False)[0]
 
     return Flat().cpu().eval()
