@@ -130,6 +130,11 @@ def compare(source: Runs, zeroed: Runs, compact: Runs) -> Comparison:
     return Comparison(worst=worst, output=output, moved=max(moved), varied=max(varied), half=half)
 
 
+def weight_bytes(model: onnx.ModelProto) -> int:
+    """How much the weights take; protobuf cannot say how large a model over 2 GB is."""
+    return sum(len(tensor.raw_data) for tensor in model.graph.initializer)
+
+
 def difference_in_double(zeroed: onnx.ModelProto, compact: onnx.ModelProto, feeds: Sequence[Arrays]) -> float:
     """The largest relative difference of any output with both models in float64, by ONNX's own reference."""
     pairs = [(outputs_in_double(zeroed, feed), outputs_in_double(compact, feed)) for feed in feeds]

@@ -188,7 +188,7 @@ class ModelSweep:
         record: dict[str, Any],
     ) -> None:
         file = folder / "compact.onnx"
-        onnx.save(compact, file, save_as_external_data=compact.ByteSize() > _LARGEST_MESSAGE)
+        onnx.save(compact, file, save_as_external_data=checks.weight_bytes(compact) > _LARGEST_MESSAGE)
         full = self._runnable(zeroed, folder / "zeroed.onnx")
         with stages.stage("run zeroed"):
             expected = checks.Runs(full, self.feeds, self.other, self.threads)
@@ -220,7 +220,7 @@ class ModelSweep:
 
     @staticmethod
     def _runnable(model: onnx.ModelProto, path: Path) -> onnx.ModelProto | Path:
-        if model.ByteSize() <= _LARGEST_MESSAGE:
+        if checks.weight_bytes(model) <= _LARGEST_MESSAGE:
             return model
         onnx.save(model, path, save_as_external_data=True)
         return path

@@ -111,10 +111,10 @@ def _dynamo(module: nn.Module, example: Example, file: Path) -> None:
         )
     if program is None:
         raise RuntimeError("the exporter gave no model")
-    model = program.model_proto
-    if model.ByteSize() > _LARGEST_FILE:
+    if sum(p.nbytes for p in module.parameters()) > _LARGEST_FILE:
         program.save(str(file), external_data=True)
         return
+    model = program.model_proto
     _forget_traces(model)
     onnx.save(model, file)
 
