@@ -1,10 +1,11 @@
-"""The same two networks in PyTorch, Keras and Flax with the same weights: exported, analysed, pruned, trained, searched.
+"""The same two networks in PyTorch, Keras and Flax with the same weights: exported, analysed, pruned and searched.
 
     python benchmarks/frameworks.py [PART ...] [--network NAME] [--framework NAME] [--again] [--seconds 20]
 
-Parts are conversion, losses, latency and search; all of them without any. What docs/frameworks.jsonl has already is
-left out, so that a run that was stopped goes on; `--again` measures anew. docs/frameworks.md and its pictures are made
-anew at the end. Keras and Flax run in environments of their own (`onnx-asgnas env create keras`, `… jax`).
+Parts are conversion, losses, choice, latency and search; all of them without any. What docs/frameworks.jsonl has
+already is left out, so that a run that was stopped goes on; `--again` measures anew. docs/frameworks.md and its
+pictures are made anew at the end. Keras and Flax run in environments of their own (`onnx-asgnas env create keras`,
+`… jax`, and `… tensorflow` for the latency of Keras on that backend).
 """
 
 from __future__ import annotations

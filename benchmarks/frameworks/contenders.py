@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ WORK = CHECKOUT / "runs" / "frameworks"
 IMAGE = "image"
 DATA = "fashion-mnist?train=6000"
 SEEDS = (0, 1, 2)
+CONTROL = "PyTorch, one weight moved"
+"""What rounding does: the first framework's model with a single number changed by as little as there is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,6 +130,29 @@ class Files:
             path.parent.mkdir(parents=True, exist_ok=True)
             onnx.save(convert(source, inputs=framework.inputs), path)
         return path
+
+    def control(self, network: Network, seed: int) -> Path:
+        """PyTorch's network with one number in one weight moved to the next one that float32 has."""
+        import onnx
+        from onnx import numpy_helper
+
+        model = self.model(network, FRAMEWORKS["PyTorch"], seed)
+        path = model.with_name(f"{network.name}-control-{seed}.onnx")
+        if not path.exists():
+            moved = onnx.load(model)
+            kernel = next(t for t in moved.graph.initializer if len(t.dims) == 4)
+            values = numpy_helper.to_array(kernel).copy()
+            values.flat[0] = np.nextafter(values.flat[0], np.float32(np.inf))
+            kernel.CopyFrom(numpy_helper.from_array(values, kernel.name))
+            onnx.save(moved, path)
+        return path
+
+    def contenders(self, network: Network, frameworks: Sequence[str], seed: int) -> dict[str, tuple[Path, Path]]:
+        """Model and data of each framework, and of the control."""
+        found = {
+            name: (self.model(network, FRAMEWORKS[name], seed), self.data(FRAMEWORKS[name])) for name in frameworks
+        }
+        return found | {CONTROL: (self.control(network, seed), self.data(FRAMEWORKS["PyTorch"]))}
 
     def data(self, framework: Framework, text: str = DATA) -> Path:
         """The images in the framework's layout, in the same order for all."""

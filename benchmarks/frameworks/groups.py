@@ -25,10 +25,10 @@ def common_name(name: str) -> str:
     return f"{scope.replace('_', '.') if '/' in name else scope}.{_ROLES.get(role, role)}"
 
 
-def channel_groups(space: SearchSpace, weights: Weights) -> frozenset[frozenset[Part]]:
-    """Each free group of channels by the parts of weights that are at zero with it."""
+def channel_groups(space: SearchSpace, weights: Weights) -> list[frozenset[Part]]:
+    """Each free group of channels, in order, by the parts of weights that are at zero with it."""
     graph = space.parts.graph
-    found = set()
+    found = []
     for group in space.channels.groups():
         parts = set()
         for piece in group.slices:
@@ -37,8 +37,19 @@ def channel_groups(space: SearchSpace, weights: Weights) -> frozenset[frozenset[
             if name in weights and shape != weights[name].shape:
                 axis = _TURNED[len(shape)][axis]
             parts |= {(name, axis, index) for index in piece.indices}
-        found.add(frozenset(parts))
-    return frozenset(found)
+        found.append(frozenset(parts))
+    return found
+
+
+def kernels_of(space: SearchSpace, weights: Weights) -> list[frozenset[object]]:
+    """Each group of the space, in order, by kernels alone, whose names survive every exporter.
+
+    Before training the scales of all normalisations are equal, so that nobody can tell which is whose.
+    """
+    kernels = {name for name, values in weights.items() if values.ndim == 4}
+    if space.mode == "erase":
+        return [frozenset(kernels & set(map(common_name, s.variables))) for s in space.candidates]
+    return [frozenset(p for p in parts if p[0] in kernels) for parts in channel_groups(space, weights)]
 
 
 def structures(space: SearchSpace) -> frozenset[Structure]:

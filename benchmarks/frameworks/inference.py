@@ -70,7 +70,7 @@ def _torch(compiled: bool) -> Load:
 
 
 def _keras(how: str) -> Load:
-    """`call` calls the model, `predict` is what `model.predict` does for a batch, `xla` a tf.function compiled by it."""
+    """`call` calls the model, `predict` does what `model.predict` does for a batch, `xla` compiles a tf.function."""
 
     def load(network: str, file: str, width: int) -> Callable[[Any], Run]:
         import keras
@@ -84,12 +84,11 @@ def _keras(how: str) -> Load:
         from benchmarks.frameworks import keras_networks
 
         model = getattr(keras_networks, network)(file, width)
+        called = model
         if how == "xla":
             import tensorflow as tf
 
             called = tf.function(model, jit_compile=True)
-        else:
-            called = model
 
         def ready(x: Any) -> Run:
             turned = _channels_last(x)

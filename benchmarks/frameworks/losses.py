@@ -2,14 +2,15 @@
 
 Training is chaotic: what rounding leaves between two computations of one gradient grows with every step, the faster the
 higher the learning rate. So each rate has a control, the first model with one weight moved to the next number in
-float32: what it does to the losses, no two orders of summation can be asked to stay below.
+float32: no two orders of summation can be asked to stay closer than that does.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,14 +18,12 @@ import torch
 from torch import nn
 
 from benchmarks.frameworks import torch_networks
-from benchmarks.frameworks.contenders import IMAGE, Files, Framework, Network
+from benchmarks.frameworks.contenders import CONTROL, IMAGE, Files, Network
 from onnx_asgnas.runs import data_for
 from onnx_asgnas.training.bridge import OnnxModule
 
 ITSELF = "PyTorch itself"
 """The module, trained by PyTorch without any ONNX."""
-CONTROL = "one weight moved"
-"""The first framework's model with one number in it changed by as little as there is."""
 RATES = (0.0002, 0.05)
 """A rate at which 20 steps still tell models apart, and the default of a search."""
 STEPS = 20
@@ -34,47 +33,30 @@ _BATCH, _MOMENTUM = 32, 0.9
 Batches = Mapping[str, Sequence[tuple[torch.Tensor, torch.Tensor]]]
 
 
-def run(files: Files, network: Network, frameworks: Sequence[Framework]) -> dict[str, Any]:
+def run(files: Files, network: Network, frameworks: Sequence[str]) -> dict[str, Any]:
     """Plain momentum SGD, one step of each contender in turn."""
     torch.set_num_threads(1)
-    batches = _batches(files, network, frameworks)
-    found = {}
-    for rate in RATES:
-        modules = {framework.name: _module(files, network, framework) for framework in frameworks}
-        modules[CONTROL] = _moved(_module(files, network, frameworks[0]))
-        modules[ITSELF] = _itself(files, network)
-        losses, _ = _trained(modules, batches, rate, STEPS)
-        found[str(rate)] = losses
-    modules = {framework.name: _module(files, network, framework) for framework in frameworks}
-    _, times = _trained(modules | {ITSELF: _itself(files, network)}, batches, RATES[0], _TIMED)
+    given = files.contenders(network, frameworks, 0)
+    batches = _batches(given)
+    found = {str(rate): _trained(_modules(files, network, given), batches, rate, STEPS)[0] for rate in RATES}
+    modules = _modules(files, network, given)
+    del modules[CONTROL]
+    _, times = _trained(modules, batches, RATES[0], _TIMED)
     return {"losses": found, "step": _figures(times)}
 
 
-def _batches(files: Files, network: Network, frameworks: Sequence[Framework]) -> Batches:
+def _batches(given: Mapping[str, tuple[Path, Path]]) -> Batches:
     found = {}
-    for framework in frameworks:
-        data = data_for(files.model(network, framework, 0), f"npz:{files.data(framework)}").train
-        drawn: Iterator[Any] = data.batches(_BATCH, shuffle=True, seed=0, epoch=0)
-        found[framework.name] = [(inputs[IMAGE], labels) for inputs, labels in islice(drawn, _TIMED)]
-    found[CONTROL] = found[frameworks[0].name]
-    found[ITSELF] = [(images.reshape(-1, 1, 28, 28), labels) for images, labels in found[CONTROL]]
-    return found
+    for name, (model, data) in given.items():
+        drawn = data_for(model, f"npz:{data}").train.batches(_BATCH, shuffle=True, seed=0, epoch=0)
+        found[name] = [(inputs[IMAGE], labels) for inputs, labels in islice(drawn, _TIMED)]  # type: ignore[misc]
+    return found | {ITSELF: found[CONTROL]}
 
 
-def _module(files: Files, network: Network, framework: Framework) -> nn.Module:
-    return OnnxModule(files.model(network, framework, 0), threads=1)
-
-
-def _itself(files: Files, network: Network) -> nn.Module:
-    module: nn.Module = getattr(torch_networks, network.name)(str(files.weights(network, 0)), network.width)
-    return module
-
-
-def _moved(module: nn.Module) -> nn.Module:
-    with torch.no_grad():
-        weight = next(module.parameters()).view(-1)
-        weight[0] = torch.nextafter(weight[0], torch.tensor(torch.inf))
-    return module
+def _modules(files: Files, network: Network, given: Mapping[str, tuple[Path, Path]]) -> dict[str, nn.Module]:
+    modules: dict[str, nn.Module] = {name: OnnxModule(model, threads=1) for name, (model, _) in given.items()}
+    modules[ITSELF] = getattr(torch_networks, network.name)(str(files.weights(network, 0)), network.width)
+    return modules
 
 
 def _trained(

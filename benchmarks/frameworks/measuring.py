@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.frameworks import records
-from benchmarks.frameworks.contenders import FRAMEWORKS, NETWORKS, SEEDS, Files, Framework, Network
+from benchmarks.frameworks.contenders import CONTROL, FRAMEWORKS, NETWORKS, SEEDS, Files, Framework, Network
 from benchmarks.frameworks.records import Record
 
 
@@ -56,9 +56,16 @@ def _losses(options: Options, files: Files) -> Iterator[Task]:
     from benchmarks.frameworks import losses
 
     for name in options.networks:
-        chosen = [FRAMEWORKS[framework] for framework in options.frameworks]
         key = {"kind": "losses", "network": name}
-        yield key, lambda n=NETWORKS[name], c=chosen: losses.run(files, n, c)  # type: ignore[misc]
+        yield key, lambda n=NETWORKS[name]: losses.run(files, n, options.frameworks)  # type: ignore[misc]
+
+
+def _choices(options: Options, files: Files) -> Iterator[Task]:
+    from benchmarks.frameworks import choices
+
+    for name in options.networks:
+        key = {"kind": "choice", "network": name}
+        yield key, lambda n=NETWORKS[name]: choices.run(files, n, options.frameworks)  # type: ignore[misc]
 
 
 def _latencies(options: Options, files: Files) -> Iterator[Task]:
@@ -73,14 +80,16 @@ def _searches(options: Options, files: Files) -> Iterator[Task]:
     from benchmarks.frameworks import searches
 
     for seed in SEEDS:
-        for network, framework in _pairs(options):
-            key = {"kind": "search", "network": network.name, "framework": framework.name, "seed": seed}
-            yield key, lambda n=network, f=framework, s=seed: searches.run(files, n, f, s)  # type: ignore[misc]
+        for name in options.networks:
+            for contender in (*options.frameworks, CONTROL):
+                key = {"kind": "search", "network": name, "framework": contender, "seed": seed}
+                yield key, lambda n=NETWORKS[name], c=contender, s=seed: searches.run(files, n, c, s)  # type: ignore[misc]
 
 
 _TASKS: dict[str, Callable[[Options, Files], Iterator[Task]]] = {
     "conversion": _conversions,
     "losses": _losses,
+    "choice": _choices,
     "latency": _latencies,
     "search": _searches,
 }

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.frameworks.contenders import Files, Framework, Network
+from benchmarks.frameworks.contenders import CONTROL, Files, Network
+from onnx_asgnas.pipeline import resume, search
 
 
-def run(files: Files, network: Network, framework: Framework, seed: int) -> dict[str, Any]:
+def run(files: Files, network: Network, contender: str, seed: int) -> dict[str, Any]:
     """One search, from its last checkpoint where it was begun; what came of it."""
-    from onnx_asgnas.pipeline import resume, search
-
-    model, data = files.model(network, framework, seed), f"npz:{files.data(framework)}"
-    folder = files.folder / "searches" / f"{network.name}-{framework.name}-{seed}"
+    frameworks = [] if contender == CONTROL else [contender]
+    model, data = files.contenders(network, frameworks, seed)[contender]
+    folder = files.folder / "searches" / f"{network.name}-{contender.replace(', ', '-').replace(' ', '-')}-{seed}"
     if (folder / "config.json").exists():
         result = resume(folder)
     else:
         options = {"mode": network.mode, "epochs": network.epochs, "seed": seed, "threads": 1}
-        result = search(model, data, network.target, run_dir=folder, **options)
+        result = search(model, f"npz:{data}", network.target, run_dir=folder, **options)
     facts = result.report.to_dict()
     return {
         "accuracy": facts["compact"]["accuracy"],
@@ -28,6 +28,5 @@ def run(files: Files, network: Network, framework: Framework, seed: int) -> dict
         "kept": facts["kept"],
         "difference": facts["verified"]["max_relative_difference"],
         "latency_ratio": facts["latency_ratio"],
-        "chosen": len(facts["chosen"]) or sum(len(layer) for layer in facts.get("channels", ())),
         "seconds": facts["seconds"],
     }
