@@ -46,7 +46,7 @@ converters: $(VENV)/installed ## convert, compare and prune networks of every fr
 	for name in torch keras sklearn jax tensorflow paddle; do \
 	  $(BIN)/onnx-asgnas env list --json | grep -q "\"$$name\": {\"state\": \"ready\"" || $(BIN)/onnx-asgnas env create $$name || exit; \
 	done
-	$(BIN)/python -m tests.converters.rows $(ARGS)
+	$(BIN)/python -m tests.converters.measure --docs docs/converting.md $(ARGS)
 
 # Figures are worth something only on a machine that does nothing else.
 bench-pruning: bench-env ## analysis, cut, depth and latency against torch-pruning and onnxsim; write docs/pruning.md

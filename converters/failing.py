@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
+import os
 import re
+import sys
+import tempfile
 import traceback
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from onnx_asgnas.errors import ConversionError
 
@@ -24,22 +27,41 @@ def logged(log: Path | None) -> Iterator[None]:
     A ConversionError that another exception has caused then names the file, in which the traceback stands too. Without
     a failure no file is written.
     """
-    said = io.StringIO()
     disabled = logging.root.manager.disable
     logging.disable(logging.ERROR)
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said:
+        try:
+            with warnings.catch_warnings(), _printed_to(said):
+                warnings.simplefilter("ignore")
+                yield
+        except ConversionError as problem:
+            if log is not None and problem.__cause__ is not None:
+                said.seek(0)
+                log.parent.mkdir(parents=True, exist_ok=True)
+                log.write_text(f"{said.read()}\n{traceback.format_exc()}", encoding="utf-8")
+                problem.fields["log"] = str(log)
+                problem.fix = f"{problem.fix} The full log: {log}".strip()
+            raise
+        finally:
+            logging.disable(disabled)
+
+
+@contextlib.contextmanager
+def _printed_to(file: TextIO) -> Iterator[None]:
+    """Send standard output and error to a file, what libraries in C++ print too."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    before = {descriptor: os.dup(descriptor) for descriptor in (1, 2)}
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-            warnings.simplefilter("ignore")
+        for descriptor in before:
+            os.dup2(file.fileno(), descriptor)
+        with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
             yield
-    except ConversionError as problem:
-        if log is not None and problem.__cause__ is not None:
-            log.parent.mkdir(parents=True, exist_ok=True)
-            log.write_text(f"{said.getvalue()}\n{traceback.format_exc()}", encoding="utf-8")
-            problem.fields["log"] = str(log)
-            problem.fix = f"{problem.fix} The full log: {log}".strip()
-        raise
     finally:
-        logging.disable(disabled)
+        file.flush()
+        for descriptor, saved in before.items():
+            os.dup2(saved, descriptor)
+            os.close(saved)
 
 
 def exporter_failed(exporter: str, problem: BaseException, *, fix: str = _ADVICE) -> ConversionError:
@@ -68,8 +90,11 @@ def innermost(problem: BaseException) -> BaseException:
 
 
 def first_line(problem: BaseException) -> str:
-    """The first line with text of what an exception says."""
-    return next((line.strip() for line in str(problem).splitlines() if line.strip()), "no message")
+    """The first line with text of what an exception says; Keras says the layer first, in a line of its own."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", str(problem))
+    lines = [line.strip() for line in plain.splitlines() if line.strip()] or ["no message"]
+    layer = re.match(r"Exception encountered when calling (\S+?)(?:\.call\(\))?\.?$", lines[0])
+    return f"{lines[1]} (in {layer[1]})" if layer and len(lines) > 1 else lines[0]
 
 
 def _operator(text: str) -> str | None:

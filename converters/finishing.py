@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import onnx
 from onnx import numpy_helper
 
 from onnx_asgnas.converters.agreement import largest_difference, run_onnx
-from onnx_asgnas.converters.export import OPSET, Export, Sample
+from onnx_asgnas.converters.export import OPSET, Array, Export, Sample
 from onnx_asgnas.converters.failing import first_line
 from onnx_asgnas.converters.naming import Names, name_parameters
 from onnx_asgnas.errors import ConversionError
@@ -27,6 +27,7 @@ def finish(export: Export) -> tuple[onnx.ModelProto, Names]:
     model = export.model
     _strip_traces(model)
     _constants_to_initializers(model.graph)
+    _part_merged_parameters(model.graph, export.parameters)
     remove_dead(model.graph)
     _to_operator_set(model)
     names = name_parameters(model, export.parameters)
@@ -96,6 +97,27 @@ def _constants_to_initializers(graph: onnx.GraphProto) -> None:
             kept.append(node)
         else:
             graph.initializer.append(numpy_helper.from_array(numpy_helper.to_array(value), node.output[0]))
+    if len(kept) < len(graph.node):
+        del graph.node[:]
+        graph.node.extend(kept)
+
+
+def _part_merged_parameters(graph: onnx.GraphProto, parameters: Mapping[str, Array]) -> None:
+    """Give every parameter its own initializer where the exporter has merged equal ones behind an Identity.
+
+    Equal before any training is not tied: a parameter that the source ties has one name, and stays one.
+    """
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    kept = []
+    for node in graph.node:
+        merged = node.op_type == "Identity" and node.input[0] in weights and node.output[0] in parameters
+        if not merged:
+            kept.append(node)
+            continue
+        own = onnx.TensorProto()
+        own.CopyFrom(weights[node.input[0]])
+        own.name = node.output[0]
+        graph.initializer.append(own)
     if len(kept) < len(graph.node):
         del graph.node[:]
         graph.node.extend(kept)

@@ -7,6 +7,7 @@ source, as `jax:nets:resnet?width=8`. Linen modules come as a pair (module, vari
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
 
@@ -17,6 +18,7 @@ from onnx import numpy_helper
 from onnx_asgnas.converters.export import OPSET, Array, Export, Source, record
 from onnx_asgnas.converters.failing import exporter_failed, first_line
 from onnx_asgnas.converters.inputs import InputSpec, arrange
+from onnx_asgnas.converters.naming import name_by_twin, name_parameters
 from onnx_asgnas.errors import ConversionError
 from onnx_asgnas.specs import call, load_attribute, parse_spec, working_directory_on_path
 
@@ -32,37 +34,77 @@ def convert(source: Source) -> Export:
         raise ConversionError(
             "a jax: source needs to know what the network reads", fix='Add --input "x:float32[N,32,32,3]".'
         )
-    network, parameters = _network(_load(source.body), source.body)
-    return export_function(network, source.inputs, parameters, _normalisations(network))
+    return export_function(_network(_load(source.body), source.body), source.inputs)
 
 
-def export_function(
-    function: Callable[..., Any],
-    inputs: Sequence[InputSpec],
-    parameters: Mapping[str, Array],
-    normalisations: int | None,
-) -> Export:
-    """Export a function of arrays, one for each input, whose parameters are bound in it."""
-    import jax
-    import jax2onnx
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Network:
+    """A function of arrays with its parameters bound in it, and these by name.
 
-    kinds = [_shape_of(spec) for spec in inputs]
+    `varied` gives the same network with other parameters; None where they cannot be changed from outside.
+    """
+
+    function: Callable[..., Any]
+    parameters: Mapping[str, Array] = field(default_factory=dict)
+    normalisations: int | None = None
+    varied: Callable[[], Network] | None = None
+
+
+def export_function(network: Network, inputs: Sequence[InputSpec]) -> Export:
+    """Export a network with one array for each input.
+
+    Where parameters hold equal values, as they do before any training, a second export with other ones tells which is
+    which.
+    """
     names = [spec.name or f"input_{at}" for at, spec in enumerate(inputs)]
-    samples = record(lambda arrays: _run(function, inputs, arrays), inputs, names)
-    flat = _flat(function, inputs)
-    try:
-        with jax.default_matmul_precision("highest"):
-            model = jax2onnx.to_onnx(flat, inputs=kinds, opset=OPSET, input_names=names)
-    except Exception as problem:  # JAX's and jax2onnx's own kinds
-        raise exporter_failed("jax2onnx", problem, fix=_FIX) from problem
-    _without_zero_biases(model.graph)
+    samples = record(lambda arrays: _run(network.function, inputs, arrays), inputs, names)
+    model = _written(network, inputs, names)
+    if network.varied is not None and _names_are_lost(model, network.parameters):
+        other = network.varied()
+        name_by_twin(model, _written(other, inputs, names), other.parameters)
     return Export(
         model=model,
         exporter=f"jax2onnx {metadata.version('jax2onnx')}",
         samples=samples,
-        parameters=parameters,
-        normalisations=normalisations,
+        parameters=network.parameters,
+        normalisations=network.normalisations,
     )
+
+
+def varied(values: Any) -> Any:
+    """A tree of arrays with others of the same shapes and types, no two equal."""
+    import jax
+
+    random = np.random.default_rng(2)
+
+    def other(array: Any) -> Any:
+        if not jax.numpy.issubdtype(array.dtype, jax.numpy.floating):
+            return array
+        return array * random.uniform(0.5, 1.5, array.shape).astype(array.dtype) + random.uniform(
+            0.1, 0.2, array.shape
+        ).astype(array.dtype)
+
+    return jax.tree.map(other, values)
+
+
+def _written(network: Network, inputs: Sequence[InputSpec], names: Sequence[str]) -> onnx.ModelProto:
+    import jax
+    import jax2onnx
+
+    try:
+        with jax.default_matmul_precision("highest"):
+            flat = _flat(network.function, inputs)
+            model: onnx.ModelProto = jax2onnx.to_onnx(flat, inputs=_shapes_of(inputs), opset=OPSET, input_names=names)
+    except Exception as problem:  # JAX's and jax2onnx's own kinds
+        raise exporter_failed("jax2onnx", problem, fix=_FIX) from problem
+    _without_zero_biases(model.graph)
+    return model
+
+
+def _names_are_lost(model: onnx.ModelProto, parameters: Mapping[str, Array]) -> bool:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return bool(name_parameters(copy, parameters).lost)
 
 
 def _without_zero_biases(graph: onnx.GraphProto) -> None:
@@ -98,16 +140,19 @@ def _arranged(inputs: Sequence[InputSpec], arrays: Sequence[Any]) -> list[Any]:
     return [*positional, *named.values()]
 
 
-def _shape_of(spec: InputSpec) -> Any:
-    """As jax2onnx takes it: open dimensions by name; the element type where it is not float32."""
+def _shapes_of(inputs: Sequence[InputSpec]) -> list[Any]:
+    """As jax2onnx takes them: open dimensions by name; where one is not float32, with the element types.
+
+    One name is one dimension, so that all of them are symbols of one scope.
+    """
     import jax
 
-    if spec.dtype == "float32":
-        return spec.shape
-    if not spec.symbols:
-        return jax.ShapeDtypeStruct(spec.shape, spec.dtype)
-    dims = jax.export.symbolic_shape(",".join(map(str, spec.shape)))
-    return jax.ShapeDtypeStruct(dims, spec.dtype)
+    if all(spec.dtype == "float32" for spec in inputs):
+        return [spec.shape for spec in inputs]
+    scope = jax.export.SymbolicScope()
+    texts = [",".join(map(str, spec.shape)) for spec in inputs]
+    shapes = [jax.export.symbolic_shape(text, scope=scope) for text in texts]
+    return [jax.ShapeDtypeStruct(shape, spec.dtype) for shape, spec in zip(shapes, inputs, strict=True)]
 
 
 def _load(body: str) -> Any:
@@ -134,22 +179,53 @@ def _load(body: str) -> Any:
         ) from problem
 
 
-def _network(found: Any, body: str) -> tuple[Callable[..., Any], dict[str, Array]]:
+def _network(found: Any, body: str) -> Network:
     """The network as a function of its inputs, and its parameters by path."""
     if isinstance(found, tuple) and len(found) == 2 and hasattr(found[0], "apply"):
-        module, variables = found
-        return _linen(module, variables), _leaves(variables.get("params", {}))
+        return _of_linen(*found)
     if not callable(found):
         raise ConversionError(
             f"jax:{body} is of type {type(found).__name__}, not a network",
             fix="Name a function of arrays, an nnx or Equinox module, or a pair (linen module, variables).",
         )
     if _is_nnx(found):
-        from flax import nnx
+        return _of_nnx(found)
+    return _of_equinox(found) if _is_module(found) else Network(function=found)
 
-        found.eval()
-        return found, _leaves(nnx.to_pure_dict(nnx.state(found, nnx.Param)))
-    return found, (_leaves(found) if _is_module(found) else {})
+
+def _of_linen(module: Any, variables: Any) -> Network:
+    parameters = variables.get("params", {})
+    return Network(
+        function=_linen(module, variables),
+        parameters=_leaves(parameters),
+        varied=lambda: _of_linen(module, {**variables, "params": varied(parameters)}),
+    )
+
+
+def _of_nnx(module: Any) -> Network:
+    from flax import nnx
+
+    def other() -> Network:
+        copy = nnx.clone(module)
+        nnx.update(copy, varied(nnx.state(copy, nnx.Param)))
+        return _of_nnx(copy)
+
+    module.eval()
+    return Network(
+        function=module,
+        parameters=_leaves(nnx.to_pure_dict(nnx.state(module, nnx.Param))),
+        normalisations=sum(isinstance(each, nnx.BatchNorm) for _, each in nnx.iter_modules(module)),
+        varied=other,
+    )
+
+
+def _of_equinox(module: Any) -> Network:
+    import jax
+
+    def other() -> Network:
+        return _of_equinox(jax.tree.map(lambda leaf: varied(leaf) if hasattr(leaf, "dtype") else leaf, module))
+
+    return Network(function=module, parameters=_leaves(module), varied=other)
 
 
 def _linen(module: Any, variables: Any) -> Callable[..., Any]:
@@ -182,12 +258,3 @@ def _leaves(tree: Any) -> dict[str, Array]:
             steps = [str(getattr(p, "key", getattr(p, "name", getattr(p, "idx", p)))) for p in path]
             found[".".join(steps)] = np.asarray(leaf)
     return found
-
-
-def _normalisations(network: Any) -> int | None:
-    """How many batch normalisations an nnx module holds; None where that is not known."""
-    if not _is_nnx(network):
-        return None
-    from flax import nnx
-
-    return sum(isinstance(each, nnx.BatchNorm) for _, each in nnx.iter_modules(network))

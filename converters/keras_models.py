@@ -36,6 +36,7 @@ def convert(source: Source) -> Export:
     inputs = source.inputs or _inputs_of(model)
     backend = keras.backend.backend()
     count = sum(isinstance(layer, keras.layers.BatchNormalization) for layer in model._flatten_layers())
+    _use_native_norms(model)
     if backend == "torch":
         return _by_torch(model, inputs, count)
     if backend == "tensorflow":
@@ -43,9 +44,9 @@ def convert(source: Source) -> Export:
 
         return export_function(_call(model, inputs), inputs, _parameters_of(model), count)
     if backend == "jax":
-        from onnx_asgnas.converters.jax_functions import export_function as export_jax
+        from onnx_asgnas.converters import jax_functions
 
-        return export_jax(_call(model, inputs), inputs, _parameters_of(model), count)
+        return jax_functions.export_function(_network_of_jax(model, inputs, count), inputs)
     raise ConversionError(f"the backend {backend!r} has no exporter", fix="Set KERAS_BACKEND=torch.")
 
 
@@ -110,23 +111,25 @@ def _parameters_of(model: Any) -> dict[str, Any]:
 
 
 def _by_torch(model: Any, inputs: tuple[InputSpec, ...], normalisations: int) -> Export:
-    import keras
-
     from onnx_asgnas.converters.torch_export import export_module
 
-    for layer in model._flatten_layers():
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.call = _native_batch_norm(layer)
     module = _module_of(model)
     export = export_module(module, [_placed(spec) for spec in inputs], parameters=_parameters_of(model))
     return replace(export, exporter=f"Keras on torch, {export.exporter}", normalisations=normalisations)
 
 
-def _native_batch_norm(layer: Any) -> Any:
-    """What a BatchNormalization does in inference, by torch's own, which the exporter writes as one operator.
+def _use_native_norms(model: Any) -> None:
+    """Let each BatchNormalization run the backend's own: Keras spells it out in five operators."""
+    import keras
 
-    Keras spells it out in five operators.
-    """
+    native = {"torch": _batch_norm_of_torch, "jax": _batch_norm_of_flax}.get(keras.backend.backend())
+    for layer in model._flatten_layers():
+        if native is not None and isinstance(layer, keras.layers.BatchNormalization):
+            layer.call = native(layer)
+
+
+def _batch_norm_of_torch(layer: Any) -> Any:
+    """What a BatchNormalization does in inference, by torch's own, which the exporter writes as one operator."""
     import torch
 
     def call(inputs: Any, training: bool = False, mask: Any = None) -> Any:
@@ -140,6 +143,50 @@ def _native_batch_norm(layer: Any) -> Any:
             eps=layer.epsilon,
         )
         return result.movedim(1, layer.axis)
+
+    return call
+
+
+def _network_of_jax(model: Any, inputs: tuple[InputSpec, ...], normalisations: int) -> Any:
+    from onnx_asgnas.converters.jax_functions import Network, varied
+
+    def other() -> Network:
+        for variable, value in zip(
+            model.trainable_variables, varied([v.value for v in model.trainable_variables]), strict=True
+        ):
+            variable.assign(value)
+        _use_native_norms(model)
+        return _network_of_jax(model, inputs, normalisations)
+
+    return Network(
+        function=_call(model, inputs),
+        parameters=_parameters_of(model),
+        normalisations=normalisations,
+        varied=other,
+    )
+
+
+def _batch_norm_of_flax(layer: Any) -> Any:
+    """The same by Flax's own, which jax2onnx writes as one operator."""
+    from flax import nnx
+
+    norm = nnx.BatchNorm(
+        layer.moving_mean.shape[0],
+        axis=layer.axis,
+        epsilon=layer.epsilon,
+        use_running_average=True,
+        use_bias=layer.center,
+        use_scale=layer.scale,
+        rngs=nnx.Rngs(0),
+    )
+    norm.mean[...], norm.var[...] = layer.moving_mean.value, layer.moving_variance.value
+    if layer.scale:
+        norm.scale[...] = layer.gamma.value
+    if layer.center:
+        norm.bias[...] = layer.beta.value
+
+    def call(inputs: Any, training: bool = False, mask: Any = None) -> Any:
+        return norm(inputs)
 
     return call
 

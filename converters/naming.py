@@ -1,7 +1,7 @@
 """The source's names for parameters, where an exporter has given its own.
 
-An initializer is the parameter whose values it holds, up to the order of its axes (frameworks lay out kernels in
-different ways) and axes of length one. Parameters that hold equal values, as scales of one in a network that was never
+An initializer is the parameter whose values it holds, in any shape and order (frameworks lay out kernels in different
+ways, and exporters join the axes of heads). Parameters that hold equal values, as scales of one in a network that was never
 trained, are told apart by what the same operator reads: the bias beside `conv1.weight` is `conv1.bias`.
 """
 
@@ -51,13 +51,33 @@ def name_parameters(model: onnx.ModelProto, parameters: Mapping[str, Array]) -> 
     return Names(kept=tuple(kept), renamed=renamed, lost=lost)
 
 
+def name_by_twin(model: onnx.ModelProto, twin: onnx.ModelProto, parameters: Mapping[str, Array]) -> None:
+    """Give initializers their parameters' names, in place, by a second export of the same network.
+
+    In the twin no two parameters are equal, so that its initializers can be told apart; where they lie, those of the
+    model lie too. Does nothing where the exporter has written the two differently.
+    """
+    if _structure(model.graph) != _structure(twin.graph):
+        return
+    arrays = {t.name: numpy_helper.to_array(t) for t in twin.graph.initializer}
+    groups = _equal_ones(parameters, arrays)
+    taken = {name for node in model.graph.node for name in (*node.input, *node.output)}
+    found = {theirs[0]: ours[0] for ours, theirs in groups if len(ours) == len(theirs) == 1}
+    rename(model.graph, {old: new for old, new in found.items() if new not in taken})
+
+
+def _structure(graph: onnx.GraphProto) -> object:
+    weights = [(t.name, tuple(t.dims)) for t in graph.initializer]
+    return weights, [(n.op_type, tuple(n.input), tuple(n.output)) for n in graph.node]
+
+
 def _equal_ones(wanted: Mapping[str, Array], found: Mapping[str, Array]) -> list[tuple[list[str], list[str]]]:
     """Parameters and initializers with the same values in any order; sorting is put off until size and ends agree."""
     by_ends: dict[object, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
     for side, arrays in enumerate((wanted, found)):
         for name, array in arrays.items():
             if array.size and array.dtype.kind == "f":
-                by_ends[_lengths(array), float(array.min()), float(array.max())][side].append(name)
+                by_ends[array.size, float(array.min()), float(array.max())][side].append(name)
     groups: list[tuple[list[str], list[str]]] = []
     for ours, theirs in by_ends.values():
         if not (ours and theirs):
@@ -69,10 +89,6 @@ def _equal_ones(wanted: Mapping[str, Array], found: Mapping[str, Array]) -> list
                 by_values[np.sort(array.astype(np.float64).reshape(-1)).tobytes()][side].append(name)
         groups += [group for group in by_values.values() if group[0] and group[1]]
     return groups
-
-
-def _lengths(array: Array) -> tuple[int, ...]:
-    return tuple(sorted(length for length in array.shape if length > 1))
 
 
 def _by_neighbours(

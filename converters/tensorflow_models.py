@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 
 from onnx_asgnas.converters.export import Array, Export, Source, record
 from onnx_asgnas.converters.factories import build
@@ -118,10 +119,10 @@ def export_function(
         for spec, name in zip(inputs, names, strict=True)
     ]
     samples = record(lambda arrays: _run(call, arrays), inputs, names)
+    traced = tf.function(call, input_signature=signature, autograph=False)
     try:
-        model, _ = tf2onnx.convert.from_function(
-            tf.function(call, input_signature=signature), input_signature=signature, opset=_OPSET
-        )
+        model, _ = tf2onnx.convert.from_function(traced, input_signature=signature, opset=_OPSET)
+        _captures_to_initializers(model.graph, traced.get_concrete_function())
     except Exception as problem:  # tf2onnx's own kinds, and TensorFlow's
         raise exporter_failed("tf2onnx", problem) from problem
     for value, spec in zip(model.graph.input, inputs, strict=True):
@@ -135,6 +136,17 @@ def export_function(
         parameters=parameters,
         normalisations=normalisations,
     )
+
+
+def _captures_to_initializers(graph: onnx.GraphProto, traced: Any) -> None:
+    """Make weights of the constants that a function refers to: tf2onnx has them as further inputs."""
+    captured = {inner.name: outer for outer, inner in traced.graph.captures if outer.dtype.is_numpy_compatible}
+    own = [value for value in graph.input if value.name not in captured]
+    for value in graph.input:
+        if value.name in captured:
+            graph.initializer.append(onnx.numpy_helper.from_array(captured[value.name].numpy(), value.name))
+    del graph.input[:]
+    graph.input.extend(own)
 
 
 def _run(call: Callable[..., Any], arrays: Sequence[Array]) -> list[Array]:

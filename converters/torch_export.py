@@ -40,18 +40,7 @@ def export_module(
     call = Call.of(module, inputs)
     arrays = [spec.random(sample_sizes(inputs), np.random.default_rng(0)) for spec in inputs]
     call.run(module, arrays)
-    notes: tuple[str, ...] = ()
-    try:
-        model, exporter = _dynamo(module, call, arrays), "torch.onnx.export(dynamo=True)"
-    except Exception as first:  # torch raises a dozen kinds here
-        if _branches_on_data(first):  # a trace would hold the branch of one example, and no comparison need notice
-            raise exporter_failed("torch", first, fix=_FIX) from first
-        try:
-            model, exporter = _torchscript(module, call, arrays), "torch.onnx.export(dynamo=False)"
-        except Exception:
-            raise exporter_failed("torch", first, fix=_FIX) from first
-        reason = f"{type(innermost(first)).__name__}: {first_line(innermost(first))}"
-        notes = (f"the TorchScript exporter was used, because the one over torch.export failed: {reason[:200]}",)
+    model, exporter, notes = _written(module, call, arrays)
     return Export(
         model=model,
         exporter=exporter,
@@ -60,6 +49,32 @@ def export_module(
         normalisations=normalisations_of(module),
         notes=notes,
     )
+
+
+def _written(
+    module: torch.nn.Module, call: Call, arrays: Sequence[Array]
+) -> tuple[onnx.ModelProto, str, tuple[str, ...]]:
+    """The model, the exporter that wrote it, and why it was not the first one."""
+    import torch
+
+    older = "torch.onnx.export(dynamo=False)"
+    if isinstance(module, torch.jit.ScriptModule):  # torch.export takes none
+        try:
+            return _torchscript(module, call, arrays), older, ()
+        except Exception as problem:  # torch raises a dozen kinds here
+            raise exporter_failed("torch", problem, fix=_FIX) from problem
+    try:
+        return _dynamo(module, call, arrays), "torch.onnx.export(dynamo=True)", ()
+    except Exception as first:
+        if _branches_on_data(first):  # a trace would hold the branch of one example, and no comparison need notice
+            raise exporter_failed("torch", first, fix=_FIX) from first
+        try:
+            model = _torchscript(module, call, arrays)
+        except Exception:
+            raise exporter_failed("torch", first, fix=_FIX) from first
+        reason = f"{type(innermost(first)).__name__}: {first_line(innermost(first))}"
+        note = f"the TorchScript exporter was used, because the one over torch.export failed: {reason[:200]}"
+        return model, older, (note,)
 
 
 def _branches_on_data(problem: BaseException) -> bool:

@@ -160,11 +160,11 @@ def keep(docs: Path, row: str, records: list[Record]) -> None:
 
 
 _INTRODUCTION = """\
-`make converters` writes this section. Random weights. *difference*: the largest from the source's outputs, relative, in
-random inputs at two batch sizes (one where the source fixes it). *BN*: batch normalisations that are one operator still,
-of those of the source. *names*: trainable parameters that have the source's names. Then `prune --uniform 0.5`: parameters
-kept, and the largest relative difference between compact and zeroed full model (1e-5 is allowed). Seconds of two busy
-cores.
+`make converters` writes this section. Random weights. *difference*: the largest from the source's outputs, relative, on
+random inputs at two batch sizes (one where the source fixes it). *BN*: batch normalisations that are one operator
+still, of those of the source. *names*: trainable parameters that have the source's names. Then `prune --uniform 0.5`:
+parameters kept, and the largest relative difference between compact and zeroed full model (1e-5 is allowed). Seconds of
+two busy cores. On Keras without a backend it is torch.
 """
 _COLUMNS = ("source", "written by", "operators", "difference", "BN", "names", "kept", "verified", "seconds")
 

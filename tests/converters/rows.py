@@ -45,7 +45,7 @@ ROWS: dict[str, Row] = {
             Network("torch:{files}/fused.pt2"),
             Network("torch:{files}/scripted.pt", (_IMAGE,)),
             Network("torch:{files}/recurrent.pt", (_TOKENS,)),
-            Network("torch:{files}/encoder.pt", (_TOKENS,)),
+            Network("torch:{files}/traced.pt", (_IMAGE,)),
             Network("torch:{files}/pickled.pth", (_IMAGE,), trust=True),
         ),
         "write_torch.py",
@@ -138,7 +138,8 @@ ROWS: dict[str, Row] = {
     ),
     "onnx": Row(
         tuple(
-            Network(f"{{files}}/{name}.onnx") for name in ("resnet50", "squeezenet", "shufflenet", "external", "functions")
+            Network(f"{{files}}/{name}.onnx")
+            for name in ("resnet50", "squeezenet", "shufflenet", "external", "functions")
         ),
         "write_torch.py",
     ),

@@ -104,7 +104,7 @@ class Recurrent(nn.Module):
 
 
 def encoder() -> nn.Module:
-    """torch's own transformer encoder."""
+    """The transformer encoder that torch brings."""
     torch.manual_seed(0)
     layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
     return nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)

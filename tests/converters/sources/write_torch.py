@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import warnings
 from pathlib import Path
@@ -21,9 +20,7 @@ def write_torch(folder: Path) -> None:
     batch, length = torch.export.Dim("N"), torch.export.Dim("T")
     image = torch.randn(2, 3, 16, 16)
     resnet = torch_nets.ResNet(width=8).eval()
-    torch.export.save(
-        torch.export.export(resnet, (image,), dynamic_shapes=({0: batch},)), folder / "resnet.pt2"
-    )
+    torch.export.save(torch.export.export(resnet, (image,), dynamic_shapes=({0: batch},)), folder / "resnet.pt2")
     tokens = torch.randn(2, 7, 16)
     encoder = torch_nets.encoder().eval()
     torch.export.save(
@@ -33,12 +30,11 @@ def write_torch(folder: Path) -> None:
     pair = {"image": image, "mask": torch.ones(2, 16, 16)}
     shapes = ({"image": {0: batch}, "mask": {0: batch}},)
     torch.export.save(torch.export.export(fused, (pair,), dynamic_shapes=shapes), folder / "fused.pt2")
-    torch.backends.mha.set_fastpath_enabled(False)  # a trace would hold its fused operator, which ONNX has no form for
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.jit.script(resnet).save(str(folder / "scripted.pt"))
         torch.jit.trace(torch_nets.Recurrent().eval(), tokens).save(str(folder / "recurrent.pt"))
-        torch.jit.trace(encoder, tokens).save(str(folder / "encoder.pt"))
+        torch.jit.trace(resnet, image).save(str(folder / "traced.pt"))
     torch.save(resnet, folder / "pickled.pth")
 
 
