@@ -11,6 +11,7 @@ pictures are made anew at the end. Keras and Flax run in environments of their o
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -19,11 +20,12 @@ _CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(_CHECKOUT)  # in place of this script's folder, in which a module has the name of a package
 
 
-def main() -> None:
-    """Measure what is missing, and write the page."""
+def main() -> int:
+    """Measure what is missing, and write the page; the exit code is 2 where an environment or the data is missing."""
     from benchmarks.frameworks import page
     from benchmarks.frameworks.contenders import FRAMEWORKS, NETWORKS, RECORDS, WORK
     from benchmarks.frameworks.measuring import PARTS, Options, measure
+    from onnx_asgnas.errors import AsgnasError
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
@@ -34,6 +36,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=WORK, help="the folder of weights, models and runs")
     parser.add_argument("--records", type=Path, default=RECORDS, help="the file of the results")
     given = parser.parse_args()
+    if importlib.util.find_spec("matplotlib") is None:
+        parser.error("the pictures need matplotlib: pip install 'onnx-asgnas[bench]'")
     unknown = set(given.parts) - set(PARTS)
     if unknown:
         parser.error(f"there is no part {', '.join(sorted(unknown))}; choose from {', '.join(PARTS)}")
@@ -46,10 +50,16 @@ def main() -> None:
         again=given.again,
         seconds=given.seconds,
     )
-    for part in given.parts or PARTS:
-        measure(part, options)
-    page.write(options.records, options.records.with_suffix(".md"))
+    try:
+        for part in given.parts or PARTS:
+            measure(part, options)
+    except AsgnasError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    finally:
+        page.write(options.records, options.records.with_suffix(".md"))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

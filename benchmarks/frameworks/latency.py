@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -63,16 +63,15 @@ class Contender:
         return self
 
     def __exit__(self, *problem: object) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait(timeout=60)
-        self.log.close()
+        with self.log, suppress(BrokenPipeError), self.process:
+            pass  # its input ends, and with it the process
 
     def ask(self, batch: int, runs: int) -> dict[str, Any]:
         """The seconds of some runs of a batch; raises RuntimeError, with its last words, where the process ended."""
         assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write(json.dumps({"batch": batch, "runs": runs}) + "\n")
-        self.process.stdin.flush()
+        with suppress(BrokenPipeError):
+            self.process.stdin.write(json.dumps({"batch": batch, "runs": runs}) + "\n")
+            self.process.stdin.flush()
         for line in self.process.stdout:
             if line.startswith(MARK):
                 found: dict[str, Any] = json.loads(line.removeprefix(MARK))

@@ -93,7 +93,17 @@ def document(found: Sequence[Record], drawn: Mapping[str, str] | None = None) ->
 def conversions(found: Sequence[Record]) -> str:
     """Operators, groups, time and what a cut leaves; whether the groups are the same."""
     heads = [
-        *("", "exporter", "seconds", "differs", "operators", "folded", "structures", "channel groups"),
+        *(
+            "",
+            "exporter",
+            "seconds",
+            "of the processor",
+            "differs",
+            "operators",
+            "folded",
+            "structures",
+            "channel groups",
+        ),
         *("parameters kept", "MACs kept", "off by"),
     ]
     rows = [
@@ -101,6 +111,7 @@ def conversions(found: Sequence[Record]) -> str:
             f"{_title(r)}, {r['framework']}",
             r["exporter"],
             f"{r['seconds']:.1f}",
+            f"{r['processor']:.1f}",
             f"{r['differs']:.0e}",
             r["operators"],
             r["normal"],

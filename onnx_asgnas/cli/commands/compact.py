@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -85,7 +86,9 @@ def verify(
 
 @app.command()
 def benchmark(
-    full: Annotated[Path, typer.Argument(metavar="FULL", help="The model that the others are measured against.")],
+    full: Annotated[
+        Path | None, typer.Argument(metavar="FULL", help="The model that the others are measured against.")
+    ] = None,
     compact: Annotated[list[Path] | None, typer.Argument(metavar="[COMPACT]…", help="Models made from it.")] = None,
     data: Annotated[
         str | None, typer.Option("--data", help="Measure metrics on its test part: fashion-mnist-mini, npz:FILE, …")
@@ -95,6 +98,9 @@ def benchmark(
     batch: Annotated[int, typer.Option(min=1, help="Batch of the latency runs.")] = 1,
     seconds: Annotated[float, typer.Option(min=0.01, help="Time for the latency of each model.")] = 2.0,
     memory: Annotated[bool, typer.Option("--memory", help="Measure peak memory, in a process for each model.")] = False,
+    frameworks: Annotated[
+        bool, typer.Option("--frameworks", help="No FULL: the same two networks from PyTorch, Keras and Flax.")
+    ] = False,
     seed: Seed = 0,
     threads: Threads = None,
     as_json: Json = False,
@@ -103,7 +109,17 @@ def benchmark(
     """Measure models side by side: parameters, MACs, file size, latency in onnxruntime, metrics where data is given.
 
     The models are run in turn, so that the comparison holds on a noisy machine. A single COMPACT is verified too.
+    With --frameworks, in a checkout of this project, docs/frameworks.md is made: about an hour of one core.
     """
+    from onnx_asgnas.errors import InputError
+
+    if frameworks:
+        if full is not None:
+            raise InputError("--frameworks has networks of its own", fix="Leave the models out.")
+        raise typer.Exit(_across_frameworks(as_json=as_json))
+    if full is None:
+        raise InputError("there is no model to measure", fix="Give FULL, or --frameworks.")
+
     from onnx_asgnas.evaluation import benchmark as measure
     from onnx_asgnas.evaluation import verify as check
     from onnx_asgnas.graph import TraceGraph
@@ -132,6 +148,28 @@ def benchmark(
         print_json(facts)
     else:
         draw_comparison(facts)
+
+
+def _across_frameworks(*, as_json: bool) -> int:
+    """Run the script of the checkout that measures it; its exit code. Raises InputError where there is no checkout."""
+    import subprocess
+    import sys
+
+    import onnx_asgnas
+    from onnx_asgnas.errors import InputError
+
+    checkout = Path(onnx_asgnas.__file__).parents[1]
+    script = checkout / "benchmarks" / "frameworks.py"
+    if not script.is_file():
+        raise InputError(
+            "the comparison of frameworks comes with a checkout of this project, and this is an installed package",
+            fix="Clone the repository, and there: pip install -c constraints.txt -e '.[cpu,bench]'.",
+        )
+    done = subprocess.run([sys.executable, str(script)], stdout=sys.stderr if as_json else None, check=False)
+    if as_json and not done.returncode:
+        lines = (checkout / "docs" / "frameworks.jsonl").read_text(encoding="utf-8").splitlines()
+        print_json({"records": [json.loads(line) for line in lines]})
+    return done.returncode
 
 
 def _read_inputs(text: str | None) -> dict[str, NDArray[np.generic]] | None:
