@@ -65,8 +65,10 @@ def _choice(network: Network, common: weights.Weights, model: Path, data: Path) 
         evaluate=loss_probe(module, training, goal, 0, training_batch=_BATCH),
     )
     for inputs, labels in training.batches(_BATCH, shuffle=True, seed=0, epoch=0):
+        assert isinstance(labels, torch.Tensor)
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(module.train()(**inputs), labels).backward()
+        loss = torch.nn.functional.cross_entropy(module.train()(**inputs), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         if optimizer.selection is not None:
             break

@@ -39,7 +39,9 @@ are kept, and the difference from the zeroed full model, are those of `prune --u
 """
 
 _SPACES = """Structures and channel groups are compared one by one, by the names of the weights: the same variables,
-minimal or not, with the same parameters and MACs; and every channel group with the same indices of the same axes."""
+minimal or not, with the same parameters and MACs; and every channel group with the same indices of the same axes. An
+exporter that gives one of two readers a copy of a tensor (Flax's sums read a Transpose back to NHWC, its poolings what
+was there before) makes tensors more that only a sum reads: they are named here, and refused for what they share."""
 
 _LOSSES = """## Training
 

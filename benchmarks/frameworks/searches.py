@@ -16,7 +16,7 @@ def run(files: Files, network: Network, contender: str, seed: int) -> dict[str, 
     if (folder / "config.json").exists():
         result = resume(folder)
     else:
-        options = {"mode": network.mode, "epochs": network.epochs, "seed": seed, "threads": 1}
+        options: dict[str, Any] = {"mode": network.mode, "epochs": network.epochs, "seed": seed, "threads": 1}
         result = search(model, f"npz:{data}", network.target, run_dir=folder, **options)
     facts = result.report.to_dict()
     return {
