@@ -45,6 +45,7 @@ from onnx_asgnas.training.distributed import Processes, joined, own_device
 from onnx_asgnas.training.events import EventLog, read_events
 from onnx_asgnas.training.h2spg import H2SPG
 from onnx_asgnas.training.loop import Rebuild, loss_probe, steps_of
+from onnx_asgnas.training.loss_probe import samples_for
 from onnx_asgnas.training.losses import Objective
 from onnx_asgnas.training.narrowing import Narrowed
 
@@ -250,7 +251,13 @@ def _optimizer(module: OnnxModule, goal: Objective, start: _Start, processes: Pr
         zero_at=config.zero_at,
         epsilon=config.epsilon,
         evaluate=loss_probe(
-            module, start.dataset.train, goal, config.seed, processes, training_batch=config.batch_size
+            module,
+            start.dataset.train,
+            goal,
+            config.seed,
+            processes,
+            training_batch=config.batch_size,
+            samples=samples_for(len(start.space.candidates)),
         ),
         agree=agree,
         seed=config.seed,

@@ -58,18 +58,21 @@ def loss_probe(
     processes: Processes = ALONE,
     *,
     training_batch: int = _PROBE_BATCH,
+    samples: int = _PROBE_BATCHES * _PROBE_BATCH,
 ) -> Callable[[], float]:
     """What a measured score calls: the mean loss on a few fixed training batches, forward only.
 
     Batch normalisation takes the batches' own statistics, since the running ones are those of the network before
-    anything was removed. Several processes share the batches. `training_batch` is what fits in memory with gradients.
+    anything was removed. Several processes share the batches. `training_batch` is what fits in memory with gradients,
+    and so a batch may be smaller than its part of `samples`; there are four at most.
     """
     batches: list[Batch] = []
-    size = min(_PROBE_BATCH, _PROBE_TRAINING_BATCHES * training_batch)
+    size = min(_PROBE_BATCH, _PROBE_TRAINING_BATCHES * training_batch, samples)
+    count = min(_PROBE_BATCHES, -(-samples // size))
 
     def measure() -> float:
         if not batches:
-            batches.extend(islice(split.batches(size, shuffle=True, seed=seed, epoch=_PROBE_EPOCH), _PROBE_BATCHES))
+            batches.extend(islice(split.batches(size, shuffle=True, seed=seed, epoch=_PROBE_EPOCH), count))
         losses = torch.zeros(len(batches), dtype=torch.float64)
         with torch.no_grad():
             for place in processes.mine(range(len(batches))):

@@ -14,34 +14,37 @@ from torch import Tensor, nn
 from onnx_asgnas.errors import NonFiniteError
 from onnx_asgnas.training.groups import GroupAtoms
 
-__all__ = ["LossProbe"]
+__all__ = ["LossProbe", "samples_for"]
+
+_MOST, _FEWEST = 1024, 64
+_ROUND = 4096
+"""Samples that measuring every group once may take, within these limits."""
+_EVALUATIONS = 2048
+"""About so many evaluations all choices together may take."""
+
+
+def samples_for(groups: int) -> int:
+    """How many training samples one evaluation looks at where there are so many groups, a multiple of 64.
+
+    Rises are differences of losses on the same samples, so few of them tell groups apart.
+    """
+    return min(_MOST, max(_FEWEST, _ROUND // max(groups, 1) // _FEWEST * _FEWEST))
 
 
 class LossProbe:
     """Evaluates a model's loss with chosen groups at zero; weights and buffers come back to the bit.
 
-    Up to `exact_groups` groups every remaining one is measured anew for each choice, which takes at most
-    groups × (choices + 1) evaluations. Above that, one full round is measured, and then only the `retry` best of what
-    is left (lazy greedy), after every choice or, of several times as many groups, after as many choices as they are
-    times more: groups + 2 × (retry + 1) × exact_groups evaluations at most, however large the supernet is.
+    All that is left is measured anew for each choice; of more than some 64 groups, after several choices, so that it
+    takes no more evaluations than with 64. To measure only what seemed best before is no way to save them: a group's
+    rise falls, too, when another one is gone.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        atoms: GroupAtoms,
-        evaluate: Callable[[], float],
-        *,
-        exact_groups: int = 64,
-        retry: int = 8,
-    ) -> None:
+    def __init__(self, model: nn.Module, atoms: GroupAtoms, evaluate: Callable[[], float]) -> None:
         self._model = model
         self._atoms = atoms
         self._evaluate = evaluate
-        self._exact = atoms.n_groups <= exact_groups
-        self._every = max(1, atoms.n_groups // exact_groups)
+        self._every = max(1, round(atoms.n_groups**2 / (2 * _EVALUATIONS)))
         self._measured_at = 0
-        self._retry = retry
         self._losses: dict[frozenset[int], float] = {}
         self._rises: npt.NDArray[np.float64] | None = None
 
@@ -58,7 +61,7 @@ class LossProbe:
         Where the loss becomes NaN or infinite the rise stands above all others. Raises NonFiniteError when it is so
         before anything is removed.
         """
-        if self._rises is not None and not self._exact and 0 < len(chosen) - self._measured_at < self._every:
+        if self._rises is not None and 0 < len(chosen) - self._measured_at < self._every:
             known: npt.NDArray[np.float64] = self._rises.copy()
             known[list(chosen)] = 0.0
             return known
@@ -68,13 +71,8 @@ class LossProbe:
             raise NonFiniteError(
                 f"the loss is {base} with no group at zero", fix="Lower the learning rate, or look for NaN in the data."
             )
-        rises = np.zeros(self._atoms.n_groups) if self._rises is None else self._rises.copy()
-        left = np.setdiff1d(np.arange(self._atoms.n_groups), chosen)
-        if self._rises is not None and not self._exact:
-            measure = left[np.argsort(rises[left], kind="stable")][: self._retry]
-        else:
-            measure = left
-        for group in measure.tolist():
+        rises = np.zeros(self._atoms.n_groups)
+        for group in np.setdiff1d(np.arange(self._atoms.n_groups), chosen).tolist():
             rises[group] = self.loss(frozenset((*chosen, group))) - base
         worst = np.abs(rises[np.isfinite(rises)]).max(initial=0.0)
         rises[~np.isfinite(rises)] = 2 * worst + 1

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -162,6 +163,26 @@ def test_the_loss_probe_measures_the_same_batches_each_time(space: SearchSpace, 
     module = OnnxModule(space.graph, threads=1)
     probe = loss_probe(module, dataset.train, LOSS, seed=3)
     assert probe() == probe()
+
+
+@pytest.mark.parametrize(
+    ("samples", "training_batch", "taken"), [(16, 32, [16]), (24, 1, [8, 8, 8]), (1024, 1, [8, 8, 8, 8])]
+)
+def test_the_loss_probe_takes_so_many_samples(
+    samples: int, training_batch: int, taken: list[int], space: SearchSpace, dataset: Dataset
+) -> None:
+    assert space.graph is not None
+    seen = []
+
+    class Counting:
+        def hard(self, outputs: object, inputs: object, targets: torch.Tensor) -> float:
+            seen.append(len(targets))
+            return 0.0
+
+    module = OnnxModule(space.graph, threads=1)
+    counting: Any = Counting()
+    loss_probe(module, dataset.train, counting, 0, training_batch=training_batch, samples=samples)()
+    assert seen == taken
 
 
 def test_a_plain_optimiser_has_one_phase(space: SearchSpace, dataset: Dataset) -> None:
