@@ -48,26 +48,36 @@ def _losses(found: Sequence[Record]) -> Any:
 
 def _latencies(found: Sequence[Record]) -> Any:
     """The time of each contender over onnxruntime's, batch 1 and 32."""
-    figure = _figure(9, 0.7 + 0.55 * sum(len(next(iter(r["batches"].values()))) for r in found) / 2)
     networks = list(dict.fromkeys(r["network"] for r in found))
-    for axes, network in zip(figure.subplots(1, len(networks), squeeze=False).flat, networks, strict=True):
-        bars = [
-            (f"{r['framework']}: {name}", [r["batches"][batch][name]["ratio"] for batch in r["batches"]])
-            for r in found
-            if r["network"] == network
-            for name in next(iter(r["batches"].values()))
-            if name != RUNTIME
-        ]
-        places = np.arange(len(bars))
-        for at, batch in enumerate(found[0]["batches"]):
-            axes.barh(places + 0.4 * at - 0.2, [ratios[at] for _, ratios in bars], 0.38, label=f"batch {batch}")
+    bars = {network: _bars([r for r in found if r["network"] == network]) for network in networks}
+    names = list(dict.fromkeys(name for ratios in bars.values() for name in ratios))
+    batches = list(found[0]["batches"])
+    figure = _figure(9, 1.1 + 0.3 * len(names))
+    for axes, network in zip(figure.subplots(1, len(networks), squeeze=False, sharey=True).flat, networks, strict=True):
+        drawn = [name for name in names if name in bars[network]]
+        places = np.array([names.index(name) for name in drawn])
+        for at, batch in enumerate(batches):
+            ratios = [bars[network][name][batch] for name in drawn]
+            axes.barh(places + 0.4 * at - 0.2, ratios, 0.38, label=f"batch {batch}")
         axes.axvline(1, color="black", linewidth=0.8)
         axes.set(xscale="log", xlabel="time over that of onnxruntime", title=NETWORKS[network].title)
-        axes.set_yticks(places, [name.replace(f": {COMPACT}", ": compact") for name, _ in bars], fontsize="small")
-        axes.invert_yaxis()
+        axes.set_yticks(range(len(names)), names, fontsize="small")
+        axes.set_ylim(len(names) - 0.4, -0.6)
         axes.grid(axis="x", alpha=0.3)
     figure.axes[0].legend(fontsize="small")
     return figure
+
+
+def _bars(found: Sequence[Record]) -> dict[str, dict[str, float]]:
+    """The ratio of each contender of each framework at each batch."""
+    return {
+        f"{r['framework']}: {'compact' if name == COMPACT else name}": {
+            batch: contenders[name]["ratio"] for batch, contenders in r["batches"].items()
+        }
+        for r in found
+        for name in next(iter(r["batches"].values()))
+        if name != RUNTIME
+    }
 
 
 def _searches(found: Sequence[Record]) -> Any:
