@@ -61,7 +61,8 @@ def find(name: str) -> Environment:
         raise PackageError(f"there is no environment {name!r}", fix=f"Choose one of: {', '.join(names())}.")
     folder = root() / name
     text = _requirements(name)
-    packages = tuple(line for line in text.splitlines() if line.strip() and not line.startswith("#"))
+    lines = (line.partition("#")[0].strip() for line in text.splitlines())
+    packages = tuple(line for line in lines if line)
     stamp = folder / _STAMP
     state = "absent"
     if stamp.is_file():
@@ -78,37 +79,68 @@ def status() -> tuple[Environment, ...]:
 def create(name: str, say: Callable[[str], None] = lambda line: None) -> Environment:
     """Make the environment with pip, or make it anew; `say` is told each step.
 
-    Raises PackageError when pip fails; what it printed is in a file beside the environment.
+    Raises PackageError when the folder cannot be written or pip fails; what pip printed is in a file beside the
+    environment. Nothing half made is left.
     """
     wanted = find(name)
-    remove(name)
-    wanted.folder.parent.mkdir(parents=True, exist_ok=True)
-    say(f"making {wanted.folder}")
-    venv.create(wanted.folder, with_pip=True)
-    say(f"installing {', '.join(wanted.packages)}")
     log = wanted.folder.with_suffix(".log")
+    try:
+        remove(name)
+        wanted.folder.parent.mkdir(parents=True, exist_ok=True)
+        say(f"making {wanted.folder}")
+        venv.create(wanted.folder, with_pip=True)
+        say(f"installing {', '.join(wanted.packages)}")
+        _install(wanted, log)
+        (wanted.folder / _STAMP).write_text(json.dumps({"requirements": _requirements(name)}), encoding="utf-8")
+        log.unlink()
+    except OSError as problem:
+        raise PackageError(
+            f"the environment {name!r} cannot be made in {wanted.folder}: {problem.strerror or problem}",
+            fix=f"Make room, or choose another folder: ${VARIABLE}.",
+        ) from problem
+    except subprocess.CalledProcessError as problem:  # Debian has the module that venv needs in a package of its own
+        raise PackageError(
+            f"the environment {name!r} cannot be made: Python's venv puts no pip into it",
+            fix="On Debian and Ubuntu: apt install python3-venv.",
+        ) from problem
+    finally:
+        if find(name).state != "ready":
+            shutil.rmtree(wanted.folder, ignore_errors=True)
+    return find(name)
+
+
+def _install(environment: Environment, log: Path) -> None:
+    """Run pip on the environment's list; raises PackageError with the reason that it gives."""
     with log.open("w", encoding="utf-8") as file:
         done = subprocess.run(
             [
-                str(wanted.python),
+                str(environment.python),
                 *("-m", "pip", "--disable-pip-version-check", "--no-input", "install"),
-                *("-r", str(_REQUIREMENTS / f"{name}.txt")),
+                *("-r", str(_REQUIREMENTS / f"{environment.name}.txt")),
             ],
             stdout=file,
             stderr=subprocess.STDOUT,
             check=False,
         )
     if done.returncode:
-        shutil.rmtree(wanted.folder)
-        lines = [line for line in log.read_text(encoding="utf-8").splitlines() if line.startswith("ERROR")]
-        reason = lines[-1].removeprefix("ERROR: ") if lines else f"pip ended with {done.returncode}"
+        reason, fix = _reason(log.read_text(encoding="utf-8", errors="replace"), done.returncode)
         raise PackageError(
-            f"the environment {name!r} cannot be made: {reason}",
-            fix=f"What pip said is in {log}. The lists are for Python 3.11; this is {sys.version.split()[0]}.",
+            f"the environment {environment.name!r} cannot be made: {reason}", fix=f"{fix} What pip said is in {log}."
         )
-    log.unlink()
-    (wanted.folder / _STAMP).write_text(json.dumps({"requirements": _requirements(name)}), encoding="utf-8")
-    return find(name)
+
+
+def _reason(said: str, code: int) -> tuple[str, str]:
+    """Why pip failed, and what helps; where it has no network it says of the first package that there is none."""
+    if any(sign in said for sign in ("NewConnectionError", "NameResolutionError", "ConnectTimeoutError", "ProxyError")):
+        return "the package index cannot be reached", "Is there a network?"
+    if "No space left on device" in said:
+        return "no space is left on the device", f"Make room, or choose another folder: ${VARIABLE}."
+    lines = [line.removeprefix("ERROR: ") for line in said.splitlines() if line.startswith("ERROR: ")]
+    if sys.version_info < (3, 11):
+        fix = f"The lists are for Python 3.11 and newer; this is {sys.version.split()[0]}."
+    else:
+        fix = "The lists are tried with Python 3.11: is there a wheel for this Python and system?"
+    return (lines[-1] if lines else f"pip ended with {code}"), fix
 
 
 def remove(name: str) -> bool:

@@ -1,8 +1,8 @@
 """The source's names for parameters, where an exporter has given its own.
 
 An initializer is the parameter whose values it holds, in any shape and order (frameworks lay out kernels in different
-ways, and exporters join the axes of heads). Parameters that hold equal values, as scales of one in a network that was never
-trained, are told apart by what the same operator reads: the bias beside `conv1.weight` is `conv1.bias`.
+ways, and exporters join the axes of heads). Parameters that hold equal values, as scales of one in a network that was
+never trained, are told apart by what the same operator reads: the bias beside `conv1.weight` is `conv1.bias`.
 """
 
 from __future__ import annotations

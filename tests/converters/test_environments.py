@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import venv
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,61 @@ def test_the_state_follows_the_list(_root: Path) -> None:
 def test_a_name_without_a_list() -> None:
     with pytest.raises(PackageError, match=r"there is no environment 'caffe'\nChoose one of: jax, keras"):
         environments.find("caffe")
+
+
+def test_what_is_listed_is_without_remarks() -> None:
+    assert not any("#" in package for package in environments.find("paddle").packages)
+
+
+class TestCreate:
+    """With a list of packages that takes no network; `env create` of the real ones is what `make converters` runs."""
+
+    @pytest.fixture(autouse=True)
+    def _lists(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        lists = tmp_path / "lists"
+        lists.mkdir()
+        (lists / "empty.txt").write_text("# nothing\n")
+        (lists / "absent.txt").write_text("no-such-package==1.0  # of this name\n")
+        monkeypatch.setattr(environments, "_REQUIREMENTS", lists)
+        monkeypatch.setenv("PIP_NO_INDEX", "1")
+        monkeypatch.setattr(venv, "create", self._pretended)
+
+    @staticmethod
+    def _pretended(folder: Path, with_pip: bool) -> None:
+        """An environment that runs this one's pip: a real one takes seconds to make."""
+        (folder / "bin").mkdir(parents=True)
+        (folder / "bin" / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+        (folder / "bin" / "python").chmod(0o755)
+
+    def test_it_is_ready_then(self, _root: Path) -> None:
+        said: list[str] = []
+        assert environments.create("empty", said.append).state == "ready"
+        assert said[0] == f"making {_root / 'empty'}"
+        assert [path.name for path in _root.iterdir()] == ["empty"]
+
+    def test_what_pip_refuses_leaves_its_words_only(self, _root: Path) -> None:
+        with pytest.raises(
+            PackageError, match=r"No matching distribution found for no-such-package==1.0\n.*absent.log"
+        ):
+            environments.create("absent")
+        assert [path.name for path in _root.iterdir()] == ["absent.log"]
+
+    def test_a_folder_that_cannot_be_written(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "file").touch()
+        monkeypatch.setenv(environments.VARIABLE, str(tmp_path / "file"))
+        with pytest.raises(PackageError, match=r"cannot be made in .*file.*\nMake room, or choose another folder"):
+            environments.create("empty")
+
+    @pytest.mark.parametrize(
+        ("said", "reason"),
+        [
+            ("WARNING: Retrying after NewConnectionError\nERROR: No matching distribution", "index cannot be reached"),
+            ("ERROR: Could not install: [Errno 28] No space left on device", "no space is left on the device"),
+            ("Killed", "pip ended with 137"),
+        ],
+    )
+    def test_the_reason(self, said: str, reason: str) -> None:
+        assert reason in environments._reason(said, 137)[0]
 
 
 def test_a_framework_that_is_not_installed_says_the_command() -> None:
