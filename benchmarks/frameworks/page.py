@@ -28,6 +28,11 @@ onnx-asgnas benchmark --frameworks
 A ResNet-20 (width {resnet20}, for grey images of 28x28) and StackedUnets (width {stackedunets}), each written as users
 of PyTorch, Keras 3 and Flax write them (`benchmarks/frameworks/*_networks.py`): NCHW modules, the functional API over
 NHWC, nnx modules over NHWC. All read the same weights from one file. Everything runs on one thread.
+
+The same network takes some care: Keras' "same" puts the border of a strided convolution on one side only, so that a
+ZeroPadding2D stands before it, as in keras.applications; nearest resizing of Keras and JAX reads the middle of a pixel
+and PyTorch's its corner, so that pixels are repeated and the image cut where its size is odd; and jax2onnx takes the
+window and strides of nnx.max_pool by keyword only. Images are given to Keras' and Flax's models as [N, 28, 28, 1].
 """
 
 _CONVERSION = """## Conversion and search space
