@@ -70,10 +70,14 @@
   function fillNorms(common) {
     const { norms } = curves;
     if (norms === null) return hide("norms");
+    const lost = new Set(N.structures.filter((_, id) => run.structures[id].state === "removed").map((s) => s.tensor));
+    const fate = (name, at) => {
+      if (norms.values[at].at(-1) === 0) return ["chosen", " (chosen)"];
+      return lost.has(name) ? ["faint", " (gone with another)"] : ["kept", ""];
+    };
     const lines = norms.groups.map((name, at) => {
-      const chosen = norms.values[at].at(-1) === 0;
-      const kind = chosen ? "chosen" : "kept";
-      return { name: chosen ? `${name} (chosen)` : name, x: norms.step, y: norms.values[at], kind };
+      const [kind, note] = fate(name, at);
+      return { name: name + note, x: norms.step, y: norms.values[at], kind };
     });
     const structures = new Map(N.structures.map((s, id) => [s.tensor, id]));
     const choose = (at) => {
