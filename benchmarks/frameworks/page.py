@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.frameworks import plots, records
 from benchmarks.frameworks.contenders import CONTROL, NETWORKS
-from benchmarks.frameworks.latency import COMPACT, RUNTIME
+from benchmarks.frameworks.latency import RUNTIME
 from benchmarks.frameworks.losses import ITSELF, RATES, STEPS
 from benchmarks.frameworks.records import Record
 
@@ -67,8 +67,9 @@ PyTorch's model, beside the range that redundancies have.
 
 _LATENCY = """## Latency
 
-Milliseconds, medians; in brackets the median ratio to onnxruntime on the converted model, over rounds of random order.
-Each contender is a process on one core. *Compact* is cut to the target of the search below, by magnitude.
+Milliseconds, medians; in brackets the median ratio to onnxruntime on the model converted from that framework, over
+rounds of random order. Each contender is a process on one core. *Compact* is cut to the target of the search below, by
+magnitude. *call* calls the model, *predict* is `predict_on_batch`; on torch that is no compiled form.
 """
 
 _SEARCH = """## Search
@@ -205,15 +206,21 @@ def choices(found: Sequence[Record]) -> str:
 
 
 def latencies(found: Sequence[Record]) -> str:
-    """Milliseconds and ratios."""
-    rows = []
+    """Milliseconds and ratios, a column for each network and batch."""
+    columns = {(r["network"], batch): None for r in found for batch in r["batches"]}
+    cells: dict[tuple[str, str], dict[tuple[str, str], str]] = {}
     for r in found:
         for batch, contenders in r["batches"].items():
             for name, one in contenders.items():
                 ratio = "" if name == RUNTIME else f" ({one['ratio']:.2f})"
-                label = name if name in (RUNTIME, COMPACT) else f"{r['framework']}, {name}"
-                rows.append([f"{_title(r)} from {r['framework']}", batch, label, f"{one['milliseconds']:.3f}{ratio}"])
-    return "\n".join([_LATENCY, _table(["", "batch", "run by", "milliseconds"], rows), ""])
+                row = cells.setdefault((r["framework"], name), {})
+                row[r["network"], batch] = f"{one['milliseconds']:.3f}{ratio}"
+    heads = ["", *(f"{NETWORKS[network].title}, batch {batch}" for network, batch in columns)]
+    rows = [
+        [f"{framework}: {name}", *(row.get(column, "–") for column in columns)]
+        for (framework, name), row in cells.items()
+    ]
+    return "\n".join([_LATENCY, _table(heads, rows), ""])
 
 
 def searches(found: Sequence[Record]) -> str:
@@ -280,11 +287,13 @@ def _around(found: Sequence[Record]) -> str:
     if not around:
         return ""
     last = around[-1]
-    versions = ", ".join(f"{name} {version}" for name, version in last["versions"].items())
+    versions = ", ".join(f"{name} {version}" for name, version in last["versions"].items() if version)
+    environments = "; ".join(f"{name}: {', '.join(packages)}" for name, packages in last["environments"].items())
     commits = ", ".join(dict.fromkeys(each["commit"] for each in around if each["commit"])) or "outside of a checkout"
     busy = max(each["load"] for each in around)
     return (
         f"Commits {commits}; {last['processor']}, {last['cores']} cores, Python {last['python']}, {versions}. "
+        f"Environments: {environments}. "
         f"The load of the machine before each measurement was at most {busy}: ratios hold, times are too long.\n"
     )
 

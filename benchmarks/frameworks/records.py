@@ -8,6 +8,8 @@ from typing import Any
 
 from benchmarks.frameworks.contenders import RECORDS
 from benchmarks.peers.records import circumstances
+from onnx_asgnas.converters import environments
+from onnx_asgnas.runs import versions
 
 Record = dict[str, Any]
 _KEY = ("kind", "network", "framework", "seed", "threads")
@@ -32,4 +34,11 @@ def keep(record: Record, path: Path = RECORDS) -> None:
     """Append a record, with what made it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record | {"around": circumstances()}) + "\n")
+        file.write(json.dumps(record | {"around": around()}) + "\n")
+
+
+def around() -> Record:
+    """What made a record: versions here and in the environments of the frameworks, and how busy the machine was."""
+    pinned = {name: environments.find(name).packages for name in ("keras", "jax", "tensorflow")}
+    packages = {name: [line.partition("#")[0].strip() for line in lines] for name, lines in pinned.items()}
+    return circumstances() | {"versions": versions(), "environments": packages}

@@ -248,7 +248,7 @@ class TestPage:
             "Frameworks apart at the low rate: ResNet-20 2.0e-04 (asked for: 0.001).",
             "| ResNet-20 | 20.0 (1.10) | 20.0 (1.10) |",
             "| ResNet-20, PyTorch | 69 | 67 of 69 | 1e-04 | 0.75 |",
-            "| ResNet-20 from Flax | 1 | Flax, eager | 1.500 (3.00) |",
+            "| Flax: eager | 1.500 (3.00) | 1.500 (3.00) |",
             "| ResNet-20, Flax | 84.00 ± 1.41 | 2 | 3,000 | 2.00 M | 12 KB | 0.50 | 0e+00 |",
             "frameworks' means are 3.00 points apart (asked for: 1.0), PyTorch's and its control's 0.50.",
         ):
