@@ -69,7 +69,7 @@ def _sizes(data: str, done: Sequence[tuple[Experiment, Lines]], folder: Path) ->
     """Accuracy over parameters and over multiply-accumulates, a colour for each network, a sign for each method."""
     from matplotlib.ticker import EngFormatter
 
-    methods = list(dict.fromkeys(method for experiment, _ in done for method in experiment.methods))
+    methods = list(dict.fromkeys(m for experiment, runs in done for m in experiment.methods if m in runs))
     figure = new_figure(9, 4)
     left, right = axes_of(figure, 1, 2, sharey=True)
     for axes, key, label in ((left, "params", "parameters"), (right, "macs", "multiply-accumulates")):

@@ -98,7 +98,8 @@ def _normed(curves: Mapping[str, Any]) -> str:
     channels = len(norms["groups"]) - norms["structures"]
     what = [f"{norms['structures']} structures"] * bool(norms["structures"]) + [f"{channels} channels"] * bool(channels)
     return (
-        f"{' and '.join(what)}; in pink what went to zero. Point at a line for its name; click leads to the structure."
+        f"{' and '.join(what)}; in pink what went to zero, in grey what is gone with it. Point at a line for its name; "
+        "click leads to the structure."
     )
 
 
