@@ -40,6 +40,7 @@ def _losses(found: Sequence[Record]) -> Any:
             apart = np.maximum(np.abs(np.array(r["losses"][rate][name]) - reference), _FLOOR)
             axes.semilogy(range(1, len(apart) + 1), apart, label=name, linestyle="--" if name == CONTROL else "-")
         axes.set(title=f"{NETWORKS[r['network']].title}, rate {rate}", xlabel="step", ylabel=f"off {first}'s loss")
+        axes.set_xticks([1, *range(5, len(reference) + 1, 5)])
         axes.set_ylim(_FLOOR / 2, 1)
         axes.grid(alpha=0.3)
     figure.axes[0].legend(fontsize="small")
