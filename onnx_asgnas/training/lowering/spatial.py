@@ -79,7 +79,7 @@ def of_known_size(x: Value) -> Value:
 
     The gradient of its MaxPool reads them when the session is made, and writes out of bounds where it finds none.
     """
-    return x.reshape(-1, *x.shape[1:])
+    return x.reshape(-1, *(x.fixed_size(axis, "image") for axis in range(1, x.rank)))
 
 
 @rewrite("LpPool")
