@@ -7,6 +7,7 @@ from pathlib import Path
 
 import joblib
 import numpy as np
+from sklearn.base import BaseEstimator
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -45,6 +46,20 @@ def linear() -> LogisticRegression:
 def ridge() -> Pipeline:
     """A linear model behind a scaler, with nothing to prune."""
     return make_pipeline(StandardScaler(), Ridge()).fit(*_data())
+
+
+class Unknown(BaseEstimator):
+    """An estimator of one's own."""
+
+    n_features_in_ = 3
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        return x[:, 0]
+
+
+def unknown() -> Unknown:
+    """What no exporter knows."""
+    return Unknown()
 
 
 if __name__ == "__main__":
