@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import torch
 from torch import nn
 
@@ -123,6 +125,21 @@ class Noisy(nn.Module):
 class Branching(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x if x.sum() > 0 else -x
+
+
+class Unsupported(nn.Module):
+    """A decomposition that ONNX has no operator for."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.linalg.qr(x)[0]
+
+
+class Hanging(nn.Module):
+    """What never ends."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        threading.Event().wait()
+        return x
 
 
 def broken() -> nn.Module:
