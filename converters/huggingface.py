@@ -53,9 +53,10 @@ def convert(source: Source) -> Export:
         raise ConversionError(f"{task!r} is no task", fix=f"Choose one of: {', '.join(_TASKS)}.")
     module, notes = _load(folder, task, source.trust)
     inputs = source.inputs or _inputs_of(module)
-    for name in ("use_cache", "return_dict"):
-        if hasattr(module.config, name):
-            setattr(module.config, name, name == "return_dict")
+    for config in {id(c): c for each in module.modules() if (c := getattr(each, "config", None)) is not None}.values():
+        for name in ("use_cache", "return_dict"):  # an encoder and a decoder have configurations of their own
+            if hasattr(config, name):
+                setattr(config, name, name == "return_dict")
     export = export_module(module, inputs)
     return Export(
         model=export.model,

@@ -20,6 +20,8 @@ from onnx_asgnas.errors import ConversionError
 if TYPE_CHECKING:
     import torch
 
+    from onnx_asgnas.converters.jax_functions import Network
+
 _FILES = (".keras", ".h5", ".hdf5")
 
 
@@ -147,18 +149,18 @@ def _batch_norm_of_torch(layer: Any) -> Any:
     return call
 
 
-def _network_of_jax(model: Any, inputs: tuple[InputSpec, ...], normalisations: int) -> Any:
-    from onnx_asgnas.converters.jax_functions import Network, varied
+def _network_of_jax(model: Any, inputs: tuple[InputSpec, ...], normalisations: int) -> Network:
+    from onnx_asgnas.converters import jax_functions
 
     def other() -> Network:
         for variable, value in zip(
-            model.trainable_variables, varied([v.value for v in model.trainable_variables]), strict=True
+            model.trainable_variables, jax_functions.varied([v.value for v in model.trainable_variables]), strict=True
         ):
             variable.assign(value)
         _use_native_norms(model)
         return _network_of_jax(model, inputs, normalisations)
 
-    return Network(
+    return jax_functions.Network(
         function=_call(model, inputs),
         parameters=_parameters_of(model),
         normalisations=normalisations,

@@ -154,7 +154,8 @@ def _arguments_of(module: torch.nn.Module) -> dict[str, bool]:
     import torch
 
     if isinstance(module, torch.jit.ScriptModule):
-        return {argument.name: False for argument in module.forward.schema.arguments[1:]}
+        script: Any = module.forward
+        return {argument.name: False for argument in script.schema.arguments[1:]}
     known = inspect.signature(module.forward).parameters
     return {name: parameter.kind is parameter.VAR_POSITIONAL for name, parameter in known.items()}
 
