@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -40,7 +41,10 @@ class Parts:
             share = loss.share(module(**inputs), inputs, targets, counts)
             t1 = time.perf_counter()
             total += float(share.detach())
-            share.backward()  # type: ignore[no-untyped-call]
+            if math.isfinite(total):
+                share.backward()  # type: ignore[no-untyped-call]
+            else:  # the training ends here, and the runtime's MaxPoolGrad writes out of bounds where its window was NaN
+                _without_gradients(module)
             timing.forward += t1 - t0
             timing.backward += time.perf_counter() - t1
         return self._exchanged(module, total, timing, stop) if self.processes.several else (total, stop)
@@ -66,3 +70,9 @@ class Parts:
                 statistic.copy_(added / self.processes.count)
         timing.exchange += time.perf_counter() - asked
         return float(sums[0][0]), bool(sums[0][1] > 0)
+
+
+def _without_gradients(module: OnnxModule) -> None:
+    for parameter in module.parameters():
+        if parameter.requires_grad:
+            parameter.grad = torch.zeros_like(parameter)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from importlib import metadata
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -15,10 +16,18 @@ from onnx import numpy_helper, parser
 from onnx_asgnas.config import EngineOptions
 from onnx_asgnas.errors import InputError, PackageError, TrainingError, UnsupportedOperatorError
 from onnx_asgnas.graph import normalise, packages
-from onnx_asgnas.training.engines import Engine, create_engine, dialect_of, engine_names, resolve_engine
+from onnx_asgnas.training.engines import (
+    Engine,
+    create_engine,
+    dialect_of,
+    engine_names,
+    ort_session,
+    resolve_engine,
+)
 from onnx_asgnas.training.lowering import TrainingGraph, lower
 
 WITHOUT_ORT = "needs onnxruntime-training: pip install onnx-asgnas[cpu]"
+LINEAR = "g (float[N,2] x) => (float[N,2] y) { y = MatMul(x, W) }"
 needs_ort = pytest.mark.skipif(not packages.can_train(), reason=WITHOUT_ORT)
 
 
@@ -99,7 +108,7 @@ def test_auto_is_torch_where_the_runtime_only_infers(
     assert "onnxruntime-training is not installed" in caplog.text
 
 
-@pytest.mark.parametrize("options", [{"device": "cuda"}, {"autocast": "bf16"}, {"channels_last": True}])
+@pytest.mark.parametrize("options", [{"device": "mps"}, {"autocast": "bf16"}, {"channels_last": True}])
 def test_options_that_only_torch_has(options: dict[str, object]) -> None:
     graph = graph_of("g (float[N,1] x) => (float[N,1] y) { y = MatMul(x, W) }", {"W": [[1.0]]})
     with pytest.raises(InputError, match="Use engine torch"):
@@ -107,6 +116,31 @@ def test_options_that_only_torch_has(options: dict[str, object]) -> None:
 
 
 @needs_ort
+def test_a_device_that_the_runtime_cannot_use_is_an_error_at_once() -> None:
+    with pytest.raises(InputError, match=r"trains on cpu and cuda, not on mps\nUse engine torch"):
+        ort_session.providers_on("mps")
+    if "CUDAExecutionProvider" not in packages.import_onnxruntime().get_available_providers():
+        with pytest.raises(PackageError, match="no CUDAExecutionProvider"):
+            create_engine(graph_of(LINEAR, {"W": np.ones((2, 2))}), {}, EngineOptions(engine="ort", device="cuda"))
+
+
+def test_cuda_takes_its_own_device_and_the_stream_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = packages.import_onnxruntime()
+    monkeypatch.setattr(runtime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(cuda_stream=7 + device.index))
+    cuda = ("CUDAExecutionProvider", {"device_id": "1", "user_compute_stream": "8"})
+    assert ort_session.providers_on("cuda:1") == [cuda, "CPUExecutionProvider"]
+    assert ort_session.providers_on("cpu") == ["CPUExecutionProvider"]
+
+
+@needs_ort
+def test_memory_of_a_device() -> None:
+    binding = packages.import_training_runtime()
+    for device, kind, index in (("cpu", binding.OrtDevice.cpu(), 0), ("cuda:1", binding.OrtDevice.cuda(), 1)):
+        memory = ort_session.memory_of(binding, device)
+        assert (memory.device_type(), memory.device_id()) == (kind, index)
+
+
 def test_what_the_runtime_cannot_build_is_an_error_without_its_paths() -> None:
     graph = graph_of("g (float[N,3] x) => (float[N,2] y) { y = MatMul(x, W) }", {"W": np.ones((3, 2))})
     broken = onnx.ModelProto()

@@ -53,7 +53,7 @@ class Engine(Protocol):
 def _ort(graph: TrainingGraph, held: dict[str, torch.Tensor], options: EngineOptions) -> Engine:
     from onnx_asgnas.training.engines.ort_engine import OrtEngine
 
-    return OrtEngine(graph, held, threads=options.threads)
+    return OrtEngine(graph, held, threads=options.threads, device=options.device)
 
 
 def _torch(graph: TrainingGraph, held: dict[str, torch.Tensor], options: EngineOptions) -> Engine:
@@ -130,13 +130,14 @@ def create_engine(graph: TrainingGraph, held: dict[str, torch.Tensor], options: 
 
 
 def refuse_torch_options(options: EngineOptions) -> None:
-    """Raise InputError for options that the ort engine has not."""
+    """Raise InputError for options or a device that the ort engine has not."""
+    from onnx_asgnas.training.engines.ort_session import providers_on
+
     given = {"channels_last": options.channels_last, "autocast": options.autocast, "compile": options.compile}
     others = [name for name, value in given.items() if value]
-    if torch.device(options.device).type != "cpu":
-        others.insert(0, f"device {options.device}")
     if others:
         raise InputError(
-            f"the ort engine trains on the CPU in float32, and has no {' and no '.join(others)}",
+            f"the ort engine trains in float32 as the graph stands, and has no {' and no '.join(others)}",
             fix="Use engine torch.",
         )
+    providers_on(options.device)

@@ -25,13 +25,20 @@ _Shape: TypeAlias = "tuple[torch.Size, torch.dtype]"
 
 
 class OrtEngine:
-    """An Engine (see the Protocol) on the CPU by onnxruntime-training.
+    """An Engine (see the Protocol) by onnxruntime-training, on the CPU or where the tensors of `held` lie.
 
     Raises PackageError where onnxruntime is missing or does not train, and UnsupportedOperatorError where it cannot
     build the gradient.
     """
 
-    def __init__(self, graph: TrainingGraph, held: Mapping[str, torch.Tensor], *, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        graph: TrainingGraph,
+        held: Mapping[str, torch.Tensor],
+        *,
+        threads: int | None = None,
+        device: str = "cpu",
+    ) -> None:
         self._binding = import_training_runtime()
         register_gradients(self._binding)
         self.graph = graph
@@ -45,14 +52,15 @@ class OrtEngine:
         of_inputs = dict(info.user_input_grad_names)
         of_parameters = dict(zip(info.initializer_names_to_train, info.initializer_grad_names_to_train, strict=True))
         gradients = [of_parameters.get(name) or of_inputs[name] for name in wrt]
-        device = self._binding.OrtDevice(self._binding.OrtDevice.cpu(), self._binding.OrtDevice.default_memory(), 0)
-        self._session = ort_session.open_session(builder.get_gradient_model(), threads)
+        memory = ort_session.memory_of(self._binding, device)
+        self._device = device
+        self._session = ort_session.open_session(builder.get_gradient_model(), threads, device)
         self._agent = self._binding.TrainingAgent(
             self._session._sess,
             [names[name] for name in (*graph.inputs, *fed)],
-            [device] * len(graph.outputs),
+            [memory] * len(graph.outputs),
             gradients,
-            [device] * len(gradients),
+            [memory] * len(gradients),
             0,
         )
         self._fed = [ort_session.to_ort(self._binding, held[name]) for name in fed]
@@ -75,7 +83,9 @@ class OrtEngine:
         feeds = self._binding.OrtValueVector()
         for at in self._with_gradient:
             given, (shape, dtype) = gradients[at], outputs[at]
-            gradient = torch.zeros(shape, dtype=dtype) if given is None else ort_session.packed(given)
+            gradient = (
+                torch.zeros(shape, dtype=dtype, device=self._device) if given is None else ort_session.packed(given)
+            )
             feeds.push_back(gradient.__dlpack__(), False)
         fetches = self._binding.OrtValueVector()
         self._agent.run_backward(feeds, fetches, state)

@@ -13,7 +13,7 @@ import onnx
 import torch
 from torch.utils.dlpack import from_dlpack
 
-from onnx_asgnas.errors import DataError, ModelError
+from onnx_asgnas.errors import DataError, InputError, ModelError, PackageError
 from onnx_asgnas.graph.packages import import_onnxruntime
 
 QUIET = 4
@@ -42,7 +42,7 @@ class OrtInference:
         self._options.log_severity_level = QUIET
         binding = onnxruntime.capi._pybind_state
         self._value = binding.OrtValue
-        self._device = binding.OrtDevice(binding.OrtDevice.cpu(), binding.OrtDevice.default_memory(), 0)
+        self._device = memory_of(binding, "cpu")
         self._bound = binding.SessionIOBinding(self._session._sess)
         for name, tensor in self._held.items():
             self._bind(name, tensor)
@@ -67,8 +67,42 @@ class OrtInference:
             self._bound.bind_ortvalue_input(name, empty)
 
 
-def open_session(model: bytes, threads: int | None) -> Any:
-    """A session on the CPU, with a thread for each core where `threads` is None; raises ModelError if it is refused."""
+_PROVIDERS = {"cuda": "CUDAExecutionProvider"}
+"""Beside the CPU's: what the runtime calls each of torch's devices."""
+
+
+def providers_on(device: str) -> list[Any]:
+    """The execution providers that run a network where torch's tensors of this device lie.
+
+    Work on CUDA goes to torch's own stream, so that it stands in line with torch's. Raises InputError for a device that
+    the runtime has not, PackageError where this build of it was made without.
+    """
+    where = torch.device(device)
+    if where.type == "cpu":
+        return ["CPUExecutionProvider"]
+    if where.type not in _PROVIDERS:
+        raise InputError(
+            f"the ort engine trains on {' and '.join(('cpu', *_PROVIDERS))}, not on {where.type}",
+            fix="Use engine torch.",
+        )
+    provider = _PROVIDERS[where.type]
+    if provider not in import_onnxruntime().get_available_providers():
+        raise PackageError(
+            f"this build of onnxruntime has no {provider}", fix="Install one that has it, or use engine torch."
+        )
+    stream = torch.cuda.current_stream(where).cuda_stream
+    options = {"device_id": str(where.index or 0), "user_compute_stream": str(stream)}
+    return [(provider, options), "CPUExecutionProvider"]
+
+
+def memory_of(binding: ModuleType, device: str) -> Any:
+    """The memory of a device, as the runtime calls it."""
+    where, kind = torch.device(device), binding.OrtDevice
+    return kind(getattr(kind, where.type)(), kind.default_memory(), where.index or 0)
+
+
+def open_session(model: bytes, threads: int | None, device: str = "cpu") -> Any:
+    """A session on a device, with a thread for each core where `threads` is None; raises ModelError if refused."""
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = QUIET
@@ -76,7 +110,9 @@ def open_session(model: bytes, threads: int | None) -> Any:
     # Threads that spin between two runs take the cores from torch: a loss of 0.5 ms then takes 20.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(model, options, providers=providers_on(device))
+    except InputError:
+        raise
     except Exception as error:  # the runtime's errors have no common base
         raise ModelError(
             f"onnxruntime does not load the network: {reason_of(error)}",
@@ -94,7 +130,7 @@ def to_ort(binding: ModuleType, tensor: torch.Tensor) -> Any:
 
 def packed(tensor: torch.Tensor) -> torch.Tensor:
     """The tensor in memory without gaps; the runtime looks at the strides even of one without elements."""
-    return tensor.contiguous() if tensor.numel() else torch.empty(tensor.shape, dtype=tensor.dtype)
+    return tensor.contiguous() if tensor.numel() else torch.empty_like(tensor, memory_format=torch.contiguous_format)
 
 
 def feeds_of(binding: ModuleType, inputs: Sequence[torch.Tensor], fed: Sequence[Any]) -> Any:
