@@ -180,6 +180,7 @@ def _cells(record: Mapping[str, Any]) -> tuple[str, ...]:
         return (f"`{record['source']}`", f"failed: {record['problem']}", *("",) * (len(_COLUMNS) - 2))
     difference, normalisations = record["difference"], record["normalisations"]
     verified = "nothing to remove" if "refused" in record else f"{record['verified']:.1e}"
+    verified = f"**failed:** {record['problem']}" if record["problem"] else verified
     return (
         f"`{record['source']}`",
         record["exporter"],
