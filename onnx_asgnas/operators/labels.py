@@ -66,6 +66,7 @@ class LabelBook:
         self.work: dict[int, tuple[Ids, ...]] = {}
         self.claims: set[tuple[int, str, int]] = set()
         self._views: dict[str, tuple[Ids, ...] | None] = {}
+        self.alike: list[tuple[Ids, Ids]] = []  # axes of weights that a Concat lays side by side: seen as the first
         self._order: list[LabelledAxis] = []
         self._starts: list[int] = []
         self.whole: dict[int, LabelledAxis] = {}
@@ -93,7 +94,16 @@ class LabelBook:
         return len(self.ties) + len(self.axis_ties) + len(self.freezes)
 
     def mark(self, labels: Ids, kind: Kind) -> None:
-        """Note what happens to slices that an operator reads through a view of their initializer."""
+        """Note what happens to slices that an operator reads through a view of their initializer, or of several."""
+        waiting, rest = [labels], self.alike
+        while waiting:
+            now = waiting.pop()
+            self._mark(now, kind)
+            met = [bool(np.isin(first[first >= 0], now).any()) for first, _ in rest]
+            waiting += [other for (_, other), hit in zip(rest, met, strict=True) if hit]
+            rest = [pair for pair, hit in zip(rest, met, strict=True) if not hit]
+
+    def _mark(self, labels: Ids, kind: Kind) -> None:
         axis = self.whole.get(id(labels))
         if axis is not None:
             axis.kind |= kind

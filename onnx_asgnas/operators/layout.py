@@ -349,6 +349,8 @@ def _viewed_concat(flow: LabelFlow, op: Op, axis: int) -> Sequence[Ids] | None:
         else:
             for line in lines[1:]:
                 flow.tie(lines[0], line, "a Concat of weights that cannot be cut alike")
+                if not np.array_equal(lines[0], line):
+                    flow.book.alike.append((lines[0], line))
             result.append(lines[0].reshape(shape))
     return [ids for ids in result if ids.size > 1 and (ids >= 0).any()]
 
