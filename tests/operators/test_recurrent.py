@@ -72,9 +72,10 @@ def test_units_and_input_channels_leave(kind: str, directions: int, opset: int) 
 def test_weights_of_each_direction_that_are_laid_together(kind: str) -> None:
     """As exporters write what a framework holds by direction: the rows of both go to zero, and leave."""
     arrays = weights(kind, 2)
-    parts = {f"{name}{at}": arrays.pop(name)[at : at + 1] for name in "wrb" for at in range(2)}
+    parts = {f"{name}{at}": arrays[name][at : at + 1] for name in "wrb" for at in range(2)}
     before = "\n".join(f"{name} = Concat <axis = 0> ({name}0, {name}1)" for name in "wrb")
-    result = cut_half(model_of(layer(kind, 2, before=before), arrays | parts))
+    rest = {name: array for name, array in arrays.items() if name not in "wrb"}
+    result = cut_half(model_of(layer(kind, 2, before=before), rest | parts))
     rows, sizes = GATES[kind] * UNITS // 2, sizes_of(result.compact)
     assert free_groups(result) == READ + UNITS
     assert all(sizes[f"w{at}"] == [1, rows, 4] and sizes[f"b{at}"] == [1, 2 * rows] for at in range(2))
