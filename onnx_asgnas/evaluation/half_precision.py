@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
-import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
@@ -23,22 +22,28 @@ def is_half_precision(model: onnx.ModelProto) -> bool:
 
 def in_float32(model: onnx.ModelProto) -> onnx.ModelProto:
     """The same network with every half precision number a float32 of the same value; the argument is not changed."""
-    wide = onnx.ModelProto()
-    wide.CopyFrom(model)
-    for graph in _graphs(wide.graph):
+    return retyped(model, HALF, TensorProto.FLOAT)
+
+
+def retyped(model: onnx.ModelProto, kinds: Collection[int], kind: int) -> onnx.ModelProto:
+    """The same network with every number of these element types one of that type; the argument is not changed."""
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(kind)
+    for graph in _graphs(result.graph):
         del graph.value_info[:]
         for value in (*graph.input, *graph.output):
-            if value.type.tensor_type.elem_type in HALF:
-                value.type.tensor_type.elem_type = TensorProto.FLOAT
-    for tensor in _tensors(wide.graph):
-        if tensor.data_type in HALF:
-            values = numpy_helper.to_array(tensor).astype(np.float32)
+            if value.type.tensor_type.elem_type in kinds:
+                value.type.tensor_type.elem_type = kind
+    for tensor in _tensors(result.graph):
+        if tensor.data_type in kinds:
+            values = numpy_helper.to_array(tensor).astype(dtype)
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-    for node in _nodes(wide.graph):
+    for node in _nodes(result.graph):
         for attribute in node.attribute:
-            if attribute.name in ("to", "dtype") and attribute.i in HALF:
-                attribute.i = TensorProto.FLOAT
-    return wide
+            if attribute.name in ("to", "dtype") and attribute.i in kinds:
+                attribute.i = kind
+    return result
 
 
 def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:

@@ -125,7 +125,8 @@ class _Trial:
                 if feed.label not in wide:
                     wide[feed.label] = self._in_double(self.full, feed), self._in_double(self.compact, feed)
             except Exception as error:  # whatever the reference meets: it does not know every operator
-                self.remarks.append(f"not looked at in float64: {str(error).splitlines()[0]}")
+                said = (str(error) or type(error).__name__).splitlines()[0]
+                self.remarks.append(f"not looked at in float64: {said}")
                 yield finding
                 continue
             expected, got = wide[feed.label]

@@ -159,6 +159,17 @@ def test_what_float32_only_rounds_is_settled_in_float64(parse: Parse) -> None:
     assert not found.passed and found.max_relative_difference > 1e-4
 
 
+def test_rounding_inside_of_a_subgraph_is_settled_in_float64(parse: Parse) -> None:
+    full = parse(
+        """g (float[N] x) => (float[N] y) <bool t = {1}, float[1] c = {5000}> {
+            y = If (t) <then_branch = a () => (float[N] p) { k = Constant <value = float[1] {5000.0}> ()
+                        h = Add (x, k) p = Sub (h, k) },
+                        else_branch = b () => (float[N] q) { q = Sub (x, c) }> }"""
+    )
+    found = verify(full, parse("g (float[N] x) => (float[N] y) { y = Identity (x) }"), batches=(8,))
+    assert found.passed and found.max_relative_difference < 1e-9
+
+
 @pytest.mark.parametrize("side", ["full", "compact", "both"])
 def test_nan_fails_on_either_side(pruned: Pruned, edit: Edit, side: str) -> None:
     name = next(node.input[1] for node in pruned.compact.graph.node if node.op_type == "Gemm")
