@@ -191,7 +191,7 @@ def read(name: str) -> Experiment:
         text = importlib.resources.files(__package__).joinpath(f"{name}.toml").read_text(encoding="utf-8")
     else:
         raise InputError(
-            f"there is no experiment {name!r}", fix=f"Choose one of: {', '.join(names())}; or give a .toml."
+            f"there is no experiment {name!r}", fix=f"Choose one of: {', '.join(names())}; all; or give a .toml."
         )
     try:
         values: dict[str, Any] = tomllib.loads(text)

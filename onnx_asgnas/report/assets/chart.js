@@ -72,7 +72,7 @@ const Chart = (() => {
       const box = picture.getBoundingClientRect();
       const found = nearest(lines, map, event.clientX - box.left, event.clientY - box.top);
       highlight(found ? found.line : -1);
-      readout.textContent = found ? told(lines[found.line], found.at, x) : summary(lines);
+      readout.replaceChildren(...(found ? [told(lines[found.line], found.at, x)] : summary(lines)));
     };
     function highlight(line) {
       picture.querySelectorAll(".line").forEach((drawn, at) => drawn.classList.toggle("hot", at === line));
@@ -82,11 +82,11 @@ const Chart = (() => {
     picture.addEventListener("pointerdown", point);
     picture.addEventListener("pointerleave", () => {
       highlight(-1);
-      readout.textContent = summary(lines);
+      readout.replaceChildren(...summary(lines));
     });
     if (choose) picture.addEventListener("click", () => hot >= 0 && choose(hot));
     picture.classList.toggle("clickable", Boolean(choose));
-    readout.textContent = summary(lines);
+    readout.replaceChildren(...summary(lines));
     new ResizeObserver(() => (map = paint())).observe(place);
     window.addEventListener("beforeprint", () => (map = paint()));
   }
@@ -99,8 +99,14 @@ const Chart = (() => {
 
   /* What a chart says without a pointer: its lines, where they are few. */
   function summary(lines) {
-    if (lines.length > 3) return `${lines.length} groups; point at a line`;
-    return lines.map((line) => `${line.name}: at last ${shown(last(line))}`).join(" · ");
+    if (lines.length > 3) return [`${lines.length} groups; point at a line`];
+    return lines.map((line) => el("span", { class: "key" }, stroke(line), `${line.name}: at last ${shown(last(line))}`));
+  }
+
+  /* A piece of a line as it is drawn. */
+  function stroke(line) {
+    const sample = { width: 18, height: 8, "aria-hidden": "true" };
+    return svg("svg", sample, svg("g", { class: `line ${line.kind}` }, svg("path", { d: "M0 4H18" })));
   }
 
   const told = (line, at, x) => `${line.name}: ${shown(line.y[at])} at ${x} ${States.count(line.x[at])}`;
