@@ -158,7 +158,8 @@ def shown(browser: Page, report: RunReport, folder: Path) -> None:
 def test_the_browser_shows_the_run(browser: Page, space: SearchSpace, tmp_path: Path) -> None:
     shown(browser, run_of(space), tmp_path)
     assert browser.run("document.querySelectorAll('figure > svg').length") == 4
-    keys, lines = (f"document.querySelectorAll('#chart-loss {where}').length" for where in (".key .line", "> svg .line"))
+    count = "document.querySelectorAll('#chart-loss {}').length"
+    keys, lines = count.format(".key .line"), count.format("> svg .line")
     assert browser.run(keys) == browser.run(lines) > 1
     assert browser.run("document.querySelectorAll('#chart-norms .line.chosen').length") == 2
     assert browser.run("document.querySelectorAll('#compared tbody tr').length") == 6
