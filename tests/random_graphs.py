@@ -80,6 +80,7 @@ class RandomNetwork:
             self.chain_block,
             self.product,
             self.concat_along_height,
+            self.queries,
         )
         for _ in range(2 + self.decide(6) if steps is None else steps):
             self.pool.append(blocks[self.decide(len(blocks))](self.recent()))
@@ -155,6 +156,14 @@ class RandomNetwork:
         halves = [self.pooling(self.branch(x, x.channels), 2) for _ in range(2)]
         joined = self.node("Concat", halves, axis=2)
         return self.conv(self.resize(Tensor(joined.name, x.channels, SIZE // 2), height=1), x.channels)
+
+    def queries(self, x: Tensor) -> Tensor:
+        """Added to x: what depends on no value of it, but on its shape, as the queries of DETR's first decoder layer."""
+        value = helper.make_tensor("value", TensorProto.FLOAT, [1], [(0.0, 0.5)[self.decide(2)]])
+        shape = self.node("Shape", [x])
+        start = Tensor(self.node("ConstantOfShape", [shape.name], value=value).name, x.channels, x.size)
+        grown = self.add([start, self.branch(start, x.channels)]) if self.decide(3) else self.branch(start, x.channels)
+        return self.add([x, self.maybe_relu(grown)])
 
     # -- parts --------------------------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from onnx_asgnas.evaluation.reference import ROUNDING, outputs_in_double
+from onnx_asgnas.evaluation.reference import may_be_rounding, outputs_in_double
 
 Arrays = Mapping[str, NDArray[Any]]
 TOLERANCE = 1e-5
@@ -88,11 +88,6 @@ class Comparison:
     def vacuous(self) -> bool:
         """Does a zero difference say nothing here."""
         return says_nothing(self.moved, self.varied)
-
-    @property
-    def may_be_rounding(self) -> bool:
-        """Is the difference too large, but as small as the rounding of float32 can be in a deep network."""
-        return not self.passed and not self.half and self.worst <= ROUNDING
 
 
 def says_nothing(moved: float, varied: float) -> bool:

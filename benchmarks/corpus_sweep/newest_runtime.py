@@ -2,8 +2,8 @@
 
     python newest_runtime.py
 
-Reads one JSON object a line, {"model": FILE, "feeds": NPZ, "expected": NPZ}, and answers each with one: {"version",
-"difference"}, or {"version", "error"}. It imports nothing of the package.
+Reads one JSON object a line, {"model": FILE, "feeds": NPZ, "expected": NPZ or FILE}, and answers each with one:
+{"version", "difference"}, or {"version", "error"}. It imports nothing of the package.
 """
 
 from __future__ import annotations
@@ -28,15 +28,22 @@ def main() -> None:
 
 
 def difference(model: str, feeds: str, expected: str) -> float:
-    """Load and run with all optimisations, as in deployment; the largest difference relative to the largest output."""
+    """The largest difference relative to the largest output; `expected` are the outputs, or a model that gives them."""
+    with np.load(feeds) as fed:
+        got = _outputs(model, fed)
+        wanted = np.load(expected) if expected.endswith(".npz") else _outputs(expected, fed)
+    return max(_apart(wanted[name], got[name]) for name in got)
+
+
+def _outputs(model: str, feeds: Any) -> dict[str, Any]:
+    """Load and run with all optimisations, as in deployment."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    with np.load(feeds) as fed, np.load(expected) as wanted:
-        outputs = session.run(names, {value.name: fed[value.name] for value in session.get_inputs()})
-        return max(_apart(wanted[name], got) for name, got in zip(names, outputs, strict=True))
+    fed = {value.name: feeds[value.name] for value in session.get_inputs()}
+    return dict(zip(names, session.run(names, fed), strict=True))
 
 
 def _apart(wanted: np.ndarray, got: np.ndarray) -> float:  # type: ignore[type-arg]

@@ -69,12 +69,13 @@ class NewestRuntime:
             [python, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
 
-    def ask(self, model: Path, feeds: checks.Arrays, expected: checks.Arrays) -> dict[str, Any]:
-        """Its answer; an error too if it ended."""
-        files = {"model": str(model)}
+    def ask(self, model: Path, feeds: checks.Arrays, expected: checks.Arrays | Path) -> dict[str, Any]:
+        """How far its outputs are from these, or from those of another model; an error too if it ended."""
+        files = {"model": str(model), "expected": str(expected)}
         for name, arrays in (("feeds", feeds), ("expected", expected)):
-            files[name] = str(model.with_suffix(f".{name}.npz"))
-            np.savez(files[name], **arrays)  # type: ignore[arg-type]
+            if not isinstance(arrays, Path):
+                files[name] = str(model.with_suffix(f".{name}.npz"))
+                np.savez(files[name], **arrays)  # type: ignore[arg-type]
         assert self._process.stdin is not None and self._process.stdout is not None
         try:
             self._process.stdin.write(json.dumps(files) + "\n")
@@ -198,7 +199,7 @@ class ModelSweep:
             except Exception as error:
                 raise Failure(f"the compact model does not run: {error}") from error
         found = checks.compare(self.source, expected, got)
-        if found.may_be_rounding:
+        if not (found.passed or found.half) and checks.may_be_rounding(found.worst, zeroed):
             with stages.stage("in float64"):
                 exact = checks.difference_in_double(zeroed, compact, self.feeds)
             if exact <= checks.TOLERANCE:
@@ -208,15 +209,29 @@ class ModelSweep:
             raise Failure(f"output '{found.output}' differs by {found.worst:.3g}")
         if self.newest is not None:
             with stages.stage("newest runtime"):
-                answer = self.newest.ask(file, self.feeds[0], got.outputs[0])
-            record["newest"] = answer
-            if "error" in answer:
-                raise Failure(f"the newest onnxruntime refuses it: {answer['error']}")
-            if answer["difference"] > _NEWEST_TOLERANCE:
-                raise Failure(f"the newest onnxruntime gives other outputs, by {answer['difference']:.3g}")
+                record["newest"] = self._in_newest(self.newest, file, zeroed, got.outputs[0])
         if found.vacuous:
             said = f"the removal moves the outputs by {found.moved:.2g}, other inputs move them by {found.varied:.2g}"
             record |= {"status": "vacuous", "reason": said}
+
+    def _in_newest(
+        self, newest: NewestRuntime, file: Path, zeroed: onnx.ModelProto, got: checks.Arrays
+    ) -> dict[str, Any]:
+        """What the newest runtime says of a compact model.
+
+        Where it gives other outputs than this one, the zeroed model counts in it too: two versions of the runtime
+        differ in some operators, such as AveragePool with ceil_mode.
+        """
+        answer = newest.ask(file, self.feeds[0], got)
+        if answer.get("difference", 0.0) > _NEWEST_TOLERANCE:
+            full = file.with_name("full.onnx")
+            onnx.save(zeroed, full, save_as_external_data=checks.weight_bytes(zeroed) > _LARGEST_MESSAGE)
+            answer = newest.ask(file, self.feeds[0], full) | {"runtimes_differ": answer["difference"]}
+        if "error" in answer:
+            raise Failure(f"the newest onnxruntime refuses it: {answer['error']}")
+        if answer["difference"] > _NEWEST_TOLERANCE:
+            raise Failure(f"the newest onnxruntime gives other outputs, by {answer['difference']:.3g}")
+        return answer
 
     @staticmethod
     def _runnable(model: onnx.ModelProto, path: Path) -> onnx.ModelProto | Path:

@@ -16,7 +16,7 @@ def is_half_precision(model: onnx.ModelProto) -> bool:
     graph = model.graph
     declared = (v.type.tensor_type.elem_type for v in (*graph.input, *graph.output))
     stored = (tensor.data_type for tensor in _tensors(graph))
-    cast = (a.i for node in _nodes(graph) for a in node.attribute if node.op_type == "Cast" and a.name == "to")
+    cast = (a.i for node in all_nodes(graph) for a in node.attribute if node.op_type == "Cast" and a.name == "to")
     return any(kind in HALF for kinds in (declared, stored, cast) for kind in kinds)
 
 
@@ -39,7 +39,7 @@ def retyped(model: onnx.ModelProto, kinds: Collection[int], kind: int) -> onnx.M
         if tensor.data_type in kinds:
             values = numpy_helper.to_array(tensor).astype(dtype)
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-    for node in _nodes(result.graph):
+    for node in all_nodes(result.graph):
         for attribute in node.attribute:
             if attribute.name in ("to", "dtype") and attribute.i in kinds:
                 attribute.i = kind
@@ -55,7 +55,8 @@ def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
                 yield from _graphs(inner)
 
 
-def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """The nodes of a graph and of the subgraphs inside it."""
     for inner in _graphs(graph):
         yield from inner.node
 
@@ -64,7 +65,7 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
     """The initializers, and the tensors that nodes hold as attributes."""
     for inner in _graphs(graph):
         yield from inner.initializer
-    for node in _nodes(graph):
+    for node in all_nodes(graph):
         for attribute in node.attribute:
             if attribute.HasField("t"):
                 yield attribute.t

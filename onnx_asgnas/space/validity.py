@@ -148,7 +148,7 @@ class RemovalState:
         return [key for key, dropped in self._dropped.items() if dropped and self._computed[key[0]]]
 
     def constants_read(self) -> list[str]:
-        """The activations that depend on no input any more, and that something still computed reads."""
+        """The activations that became constant, and that something still computed reads."""
         names = [name for name, constant in self._constant.items() if constant]
         return sorted(names, key=self._graph.producer.__getitem__)
 
@@ -278,9 +278,17 @@ class RemovalState:
                             self._set(self._dropped, (node, position), True)
                             self._unuse(name)
         producer = self._graph.producer.get(name)
-        if self._depends[name] == 0 and producer is not None:
+        if producer is not None and (self._became_constant(name, producer) or self.is_gone(name)):
             return self._stop(producer)
         return []
+
+    def _became_constant(self, name: str, producer: int) -> bool:
+        """Does an activation depend on no input, but did before; or was one that never did erased, or all it sums."""
+        if self._depends[name]:
+            return False
+        joint = self._joints.rules.get(producer)
+        empty = joint is not None and all(self._dropped.get((producer, position)) for position in joint.operands)
+        return empty or self._full_depends[name] != 0 or name in self._erased
 
     def _stop(self, node: int) -> list[int]:
         """This node is not computed any more: nothing is read for it. Gives all nodes that stop with it."""
@@ -327,7 +335,9 @@ class RemovalState:
             self._mark_broken(root, self._computed[root] and self._has_lost_shape(trees[root]))
         read = (name for node in nodes for name in self._graph.reads[node] if name in self._graph.producer)
         for name in dict.fromkeys([*names, *read]):
-            readers = self._live_readers(name) if not self._depends[name] and self._full_depends[name] else []
+            producer = self._graph.producer.get(name)
+            stopped = producer is not None and not self._computed[producer]
+            readers = self._live_readers(name) if stopped else []
             if bool(readers) != self._constant.get(name, False):
                 self._set(self._constant, name, bool(readers))
             infinite = self._pole[name] and not self.is_gone(name)

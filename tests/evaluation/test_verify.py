@@ -170,6 +170,18 @@ def test_rounding_inside_of_a_subgraph_is_settled_in_float64(parse: Parse) -> No
     assert found.passed and found.max_relative_difference < 1e-9
 
 
+def test_what_changes_places_by_rounding_is_settled_in_float64(parse: Parse) -> None:
+    text = """g (float[3] x) => (int64[1] y)
+        <float[3] c = {0.1, 0.2, 0.3}, float[3] m = {1, 9, 1}, float[1] big = {1e9}, int64[1] k = {1}> {
+        z = Sub (x, x) a = Add (z, c) h = Add (a, big) s = Sub (h, big) %s v, y = TopK (r, k) }"""
+    full, same = parse(text % "r = Identity (s)"), parse(text % "r = Identity (a)")
+    found = verify(full, same)
+    assert found.passed and found.max_relative_difference == 0
+    assert "rounding in float32 moves output 'y' by inf" in found.remarks[0]
+    wrong = verify(full, parse(text % "r = Mul (a, m)"))
+    assert not wrong.passed and wrong.reason
+
+
 @pytest.mark.parametrize("side", ["full", "compact", "both"])
 def test_nan_fails_on_either_side(pruned: Pruned, edit: Edit, side: str) -> None:
     name = next(node.input[1] for node in pruned.compact.graph.node if node.op_type == "Gemm")

@@ -26,27 +26,22 @@ class FromScratch:
     graph: TraceGraph
     rules: list[Rule | None]
     dropped: frozenset[str]
-    zero: dict[str, bool] = field(default_factory=dict)
+    became_zero: set[str] = field(default_factory=set)
     depends: dict[str, frozenset[str]] = field(default_factory=dict)
     users: Counter[str] = field(default_factory=Counter)
     computed: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         graph = self.graph
-        self.depends.update({name: frozenset([name]) for name in graph.inputs})
-        for index, node in enumerate(graph.nodes):
-            rule = self.rules[index]
-            assert rule is not None
-            flags = tuple(not name or self.zero.get(name, False) for name in node.input)
-            zero = rule.zero(flags)
-            above = frozenset().union(*(self.depends.get(name, frozenset()) for name in node.input))
-            for name in node.output:
-                self.zero[name] = zero or name in self.dropped
-                self.depends[name] = frozenset() if self.zero[name] else above
+        full_zero, full_depends = self.values(frozenset())
+        zero, self.depends = self.values(self.dropped)
+        self.became_zero = {name for name in zero if zero[name] and not full_zero[name]}
         wanted = set(graph.outputs)
         for index in reversed(range(len(graph.nodes))):
             node = graph.nodes[index]
-            if wanted.isdisjoint(node.output) or not any(self.depends[name] for name in node.output):
+            (name,) = node.output
+            became_constant = not self.depends[name] and (bool(full_depends[name]) or name in self.dropped)
+            if name not in wanted or became_constant or self.is_empty(index):
                 continue
             self.computed.add(index)
             for position, name in enumerate(node.input):
@@ -54,13 +49,34 @@ class FromScratch:
                     self.users[name] += 1
                     wanted.add(name)
 
+    def values(self, dropped: frozenset[str]) -> tuple[dict[str, bool], dict[str, frozenset[str]]]:
+        """Is a tensor zero, and on which inputs does it depend by value."""
+        graph = self.graph
+        zero: dict[str, bool] = {}
+        depends = {name: frozenset([name]) for name in graph.inputs}
+        for node, rule in zip(graph.nodes, self.rules, strict=True):
+            assert rule is not None
+            flags = tuple(not name or zero.get(name, False) for name in node.input)
+            above = frozenset().union(*(depends.get(name, frozenset()) for name in node.input))
+            (name,) = node.output
+            zero[name] = name in dropped or rule.zero(flags)
+            depends[name] = frozenset() if zero[name] or rule.shape_only else above
+        return zero, depends
+
+    def is_empty(self, node: int) -> bool:
+        """Does a joint drop all that it joins."""
+        rule = self.rules[node]
+        joint = rule.joint if rule is not None else None
+        return joint is not None and all(self.is_dropped(node, position) for position in joint.operands)
+
     def is_dropped(self, node: int, position: int) -> bool:
+        """Does a joint drop an operand: one that is zero since something was erased."""
         rule = self.rules[node]
         joint = rule.joint if rule is not None else None
         return (
             joint is not None
             and position in joint.operands
-            and self.zero.get(self.graph.nodes[node].input[position], False)
+            and self.graph.nodes[node].input[position] in self.became_zero
         )
 
     def seen(self, space: SearchSpace) -> dict[str, object]:
