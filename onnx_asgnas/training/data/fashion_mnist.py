@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from onnx_asgnas.errors import DataError
 from onnx_asgnas.training.data.dataset import Dataset
-from onnx_asgnas.training.data.images import Format, stored_images
+from onnx_asgnas.training.data.images import Format, ImageInput, input_of, stored_images
 from onnx_asgnas.training.data.registry import DataRequest, register
 from onnx_asgnas.training.data.selection import choose_parts
 
@@ -45,7 +45,7 @@ def open_full(
 ) -> Dataset:
     """60,000 training and 10,000 test images from a folder (default: where Debian's package puts them).
 
-    Images are float32 [N, 1, 28, 28], normalised by the training pixels' mean and standard deviation. `train` takes a
+    Images are float32 [N, 1, 28, 28] (or [N, 28, 28, 1] where the model reads that), normalised by the training pixels' mean and standard deviation. `train` takes a
     balanced part of that size, `validation` holds one out in place of the test images; `augment` names what happens to
     training batches, as crop,flip,cutout,mixup. Raises DataError when a file is missing, or differs from the published
     one.
@@ -135,21 +135,19 @@ def _dataset(
         form = Format(name=name, mean=(MEAN,), std=(STD,), classes=CLASSES)
         training, test = (train_images[:, None], train_labels), (test_images[:, None], test_labels)
         return stored_images(form, request, training, test, part=train, validation=validation, augment=augment)
-    if len(request.inputs) != 1:
-        reads = "; ".join(map(str, request.inputs))
-        raise DataError(f"{name} has one array of images, the model reads {reads}", fix="Use npz:FILE or python:….")
+    read = input_of(request, name)
     kept, held = choose_parts(train_labels, train=train, validation=validation)
     if held is not None:
         test_images, test_labels = train_images[held], train_labels[held]
     parts = ((train_images[kept], train_labels[kept], "training"), (test_images, test_labels, "test"))
     (first, second) = (
-        request.split({request.inputs[0].name: _normalise(images)}, labels, where=f"the {part} data of {name}")
+        request.split({read.name: _normalise(images, read)}, labels, where=f"the {part} data of {name}")
         for images, labels, part in parts
     )
     return Dataset(name=name, train=first, test=second, classes=CLASSES)
 
 
-def _normalise(images: Bytes) -> NDArray[np.float32]:
-    """Bytes [N, 28, 28] as float32 [N, 1, 28, 28] of mean 0 and deviation 1, by a table of the 256 values."""
+def _normalise(images: Bytes, read: ImageInput) -> NDArray[np.float32]:
+    """Bytes [N, 28, 28] as float32 with one channel, of mean 0 and deviation 1, by a table of the 256 values."""
     table = ((np.arange(256) / 255 - MEAN) / STD).astype(np.float32)
-    return table[images][:, None]
+    return table[images][..., None] if read.channels_last else table[images][:, None]

@@ -62,8 +62,8 @@ def open_folder(
     if not location:
         raise DataError("folder names no folder", fix="Write folder:DIR.")
     root = Path(location).expanduser()
-    name, channels, wanted = input_of(request, f"folder:{location}")
-    size, channels = size or wanted, channels or 3
+    read = input_of(request, f"folder:{location}")
+    size, channels = size or read.size, read.channels or 3
     if size < 1 or channels not in (1, 3):
         raise DataError(
             f"images have 1 or 3 channels and a size, the model reads {request.inputs[0]}",
@@ -78,7 +78,8 @@ def open_folder(
 
     def split(index: ImageIndex, source: PixelSource, chosen: Indices, augmentation: Augmentation) -> ImageSplit:
         return ImageSplit(
-            name=name,
+            name=read.name,
+            channels_last=read.channels_last,
             source=source,
             labels=index.labels,
             chosen=chosen,

@@ -56,8 +56,8 @@ def open_imagenet(
     reads 145 GB. Raises DataError when a file is missing or damaged, naming it.
     """
     place = folder_of(location, "imagenet")
-    name, _, wanted = input_of(request, "imagenet")
-    size = size or wanted or SIZE
+    read = input_of(request, "imagenet")
+    size = size or read.size or SIZE
     require_fit(request, (1, 3, size, size), "imagenet")
     change = parse_augmentation(augment, size)
     first, second = _parts(place, check)
@@ -70,7 +70,8 @@ def open_imagenet(
 
     def split(index: ImageIndex, count: int | None, augmentation: Augmentation) -> ImageSplit:
         return ImageSplit(
-            name=name,
+            name=read.name,
+            channels_last=read.channels_last,
             source=Decoded(places=index, channels=3, size=size, margin=MARGIN, pool=pool),
             labels=index.labels,
             chosen=np.arange(len(index)) if count is None else balanced_subset(index.labels, count),

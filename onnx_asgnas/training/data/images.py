@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ Pixels = NDArray[np.uint8]
 Wanted = tuple[Indices, "tuple[int, ...] | None"]
 """The images of a batch, and the seed of a random part of each (None: the middle)."""
 
+_CHANNELS = (1, 3)
 _OF_ARRAYS = ("crop", "flip", "cutout", "mixup")
 
 
@@ -95,7 +96,8 @@ class ImageSplit:
     """Images and labels. Shuffled batches are augmented, batches in order are not.
 
     `name` is the model's input, `chosen` are the images of the source that belong to the split, `table` gives the
-    normalised value of each of 256 for each channel, float32 [C, 256].
+    normalised value of each of 256 for each channel, float32 [C, 256]. Batches are [N, C, H, W], or [N, H, W, C] with
+    `channels_last`.
     """
 
     name: str
@@ -105,6 +107,7 @@ class ImageSplit:
     table: NDArray[np.float32]
     classes: int
     augmentation: Augmentation = field(default_factory=Augmentation)
+    channels_last: bool = False
 
     def __len__(self) -> int:
         return len(self.chosen)
@@ -128,14 +131,17 @@ class ImageSplit:
 
     def _batch(self, pixels: Pixels, labels: NDArray[np.int64], random: np.random.Generator | None) -> Batch:
         if random is None:
-            return {self.name: as_tensor(normalised(pixels, self.table))}, torch.from_numpy(labels)
+            return self._inputs(normalised(pixels, self.table)), torch.from_numpy(labels)
         change = self.augmentation
         images = normalised(change.pixels(pixels, random), self.table)
         change.images(images, random)
         if not change.mixup:
-            return {self.name: as_tensor(images)}, torch.from_numpy(labels)
+            return self._inputs(images), torch.from_numpy(labels)
         mixed, shares = change.mix(images, labels, self.classes, random)
-        return {self.name: as_tensor(mixed)}, torch.from_numpy(shares)
+        return self._inputs(mixed), torch.from_numpy(shares)
+
+    def _inputs(self, images: NDArray[np.float32]) -> dict[str, torch.Tensor]:
+        return {self.name: as_tensor(_channels_last(images) if self.channels_last else images)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -163,15 +169,32 @@ def normalised(pixels: Pixels, table: NDArray[np.float32]) -> NDArray[np.float32
     return images
 
 
-def input_of(request: DataRequest, name: str) -> tuple[str, int, int]:
-    """The model's one image input, its channels and its size; raises DataError where it reads something else."""
+class ImageInput(NamedTuple):
+    """The one image input of a model: its channels and its size in pixels, 0 where they are open.
+
+    It reads [N, C, H, W], or [N, H, W, C] with `channels_last`.
+    """
+
+    name: str
+    channels: int
+    size: int
+    channels_last: bool
+
+
+def input_of(request: DataRequest, name: str) -> ImageInput:
+    """The model's image input; raises DataError where it reads something else.
+
+    One or three channels behind the other axes and not before them are channels last, as TensorFlow and JAX have them.
+    """
     if len(request.inputs) != 1 or len(request.inputs[0].shape) != 4:
         reads = "; ".join(map(str, request.inputs))
         raise DataError(f"{name} has one array of images, the model reads {reads}", fix="Use npz:FILE or python:….")
-    _, channels, height, width = request.inputs[0].shape
+    _, *sizes = request.inputs[0].shape
+    last = sizes[2] in _CHANNELS and sizes[0] not in _CHANNELS
+    channels, height, width = (sizes[2], *sizes[:2]) if last else sizes
     if height != width and None not in (height, width):
         raise DataError(f"{name} gives square images, the model reads {request.inputs[0]}", fix="Use npz:FILE.")
-    return request.inputs[0].name, channels or 0, height or width or 0
+    return ImageInput(request.inputs[0].name, channels or 0, height or width or 0, last)
 
 
 def stored_images(
@@ -189,7 +212,7 @@ def stored_images(
     With `validation` the held-out images take the place of the test images. Raises DataError where they do not fit
     the model.
     """
-    name, _, _ = input_of(request, form.name)
+    read = input_of(request, form.name)
     augmentation = parse_augmentation(augment, train[0].shape[-1], known=_OF_ARRAYS)
     kept, held = choose_parts(train[1], train=part, validation=validation)
     chosen = np.arange(len(train[1]))[kept]
@@ -207,7 +230,8 @@ def stored_images(
         checked = fit_targets(labels, samples=len(images), classes=request.classes, where=where)
         splits.append(
             ImageSplit(
-                name=name,
+                name=read.name,
+                channels_last=read.channels_last,
                 source=Stored(images),
                 labels=checked.astype(np.int64, copy=False),
                 chosen=taken,
@@ -220,8 +244,14 @@ def stored_images(
 
 
 def require_fit(request: DataRequest, shape: tuple[int, ...], where: str) -> None:
-    """Raise DataError where the model does not read images of this shape, or the split has none."""
+    """Raise DataError where the model does not read images of this shape [N, C, H, W], or the split has none."""
     if shape[0] == 0:
         raise DataError(f"{where} holds no samples", fix="Give at least one.")
+    read = input_of(request, where)
     one = np.zeros((1, *shape[1:]), np.float32)
-    fit_inputs({request.inputs[0].name: one}, request.inputs, where=where)
+    fit_inputs({read.name: _channels_last(one) if read.channels_last else one}, request.inputs, where=where)
+
+
+def _channels_last(images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """From [N, C, H, W] to [N, H, W, C]."""
+    return np.ascontiguousarray(images.transpose(0, 2, 3, 1))

@@ -42,7 +42,7 @@ def open_stl10(
     `size` is a divisor of 96 to which images are averaged (0: what the model reads). The rest as for CIFAR-10.
     """
     content = RELEASE.read(folder_of(location, "stl10"))
-    wanted = size or input_of(request, "stl10")[2] or SIZE
+    wanted = size or input_of(request, "stl10").size or SIZE
     if wanted < 1 or SIZE % wanted:
         raise DataError(
             f"images of {SIZE} pixels cannot be averaged to {wanted}", fix="Choose 24, 32, 48 or 96.", argument="size"

@@ -198,3 +198,14 @@ def test_a_model_with_two_inputs_is_refused() -> None:
 def test_a_model_with_too_few_classes_is_refused() -> None:
     with pytest.raises(DataError, match=r"the model tells 5 classes apart \(2500 such labels\)\nLabels go from 0 to 4"):
         open_data("fashion-mnist-mini", inputs=[IMAGES], classes=5)
+
+
+@pytest.mark.parametrize("augment", ["", "?augment=flip,mixup"])
+def test_a_model_with_the_channels_last_gets_them_last(augment: str) -> None:
+    last = ModelInput(name="input", shape=(None, 28, 28, 1), dtype=np.dtype(np.float32))
+    first, second = (open_data(f"fashion-mnist-mini{augment}", inputs=[read], classes=10) for read in (IMAGES, last))
+    for name in ("train", "test"):
+        batches = (next(iter(getattr(data, name).batches(8, shuffle=name == "train"))) for data in (first, second))
+        (one, labels), (other, others) = batches
+        assert torch.equal(one["input"].permute(0, 2, 3, 1), other["input"]) and torch.equal(labels, others)
+        assert other["input"].is_contiguous()

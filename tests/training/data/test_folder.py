@@ -164,6 +164,14 @@ class TestFolder:
         assert np.allclose(images[:, 0, 4, 4], wanted, atol=0.01)
         assert "15 of 15 images are coloured and get their brightness" in caplog.text
 
+    @pytest.mark.parametrize("augment", ["", "?augment=resized-crop,flip"])
+    def test_a_model_with_the_channels_last_gets_them_last(self, augment: str, tmp_path: Path) -> None:
+        source = f"folder:{by_class(tmp_path)}{augment}"
+        last = ModelInput(name="input", shape=(None, 8, 8, 3), dtype=np.dtype(np.float32))
+        first, second = (open_data(source, inputs=[read], classes=3) for read in (reads(8), last))
+        for one, two in zip(contents(first), contents(second), strict=True):
+            assert np.array_equal(one[0].transpose(0, 2, 3, 1), two[0])
+
     def test_grey_images_among_colour_ones_are_told(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         by_class(tmp_path)
         (tmp_path / "red" / "a-grey.png").write_bytes(encoded(128, mode="L", form="PNG"))
