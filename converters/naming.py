@@ -2,14 +2,15 @@
 
 An initializer is the parameter whose values it holds, in any shape and order (frameworks lay out kernels in different
 ways, and exporters join the axes of heads). Parameters that hold equal values, as scales of one in a network that was
-never trained, are told apart by what the same operator reads: the bias beside `conv1.weight` is `conv1.bias`.
+never trained, are told apart by what the same operator reads: the bias beside `conv1.weight` is `conv1.bias`. A kernel
+into which an exporter has folded a normalisation is the parameter up to a factor for each channel.
 """
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,15 +20,22 @@ from onnx import numpy_helper
 from onnx_asgnas.converters.export import Array
 
 
+_MATRIX = 2
+_SAME = 1e-5
+"""Of the rounding that folding a normalisation into a kernel in float32 leaves."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Names:
     """What became of the parameters' names: `kept` came with the exporter, `renamed` maps its names to the source's.
 
-    `lost` are parameters that no initializer holds alone: folded, computed, or equal to others.
+    `scaled` are those of the renamed that the initializer holds up to a factor for each channel; `lost` are parameters
+    that no initializer holds alone: folded, computed, or equal to others.
     """
 
     kept: tuple[str, ...] = ()
     renamed: Mapping[str, str] = field(default_factory=dict)
+    scaled: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
 
 
@@ -44,11 +52,18 @@ def name_parameters(model: onnx.ModelProto, parameters: Mapping[str, Array]) -> 
         if len(wanted) == len(found) == 1:
             renamed[found[0]] = wanted[0]
     _by_neighbours(graph, groups, renamed, set(kept))
+    given = set(renamed.values())
+    scaled = _scaled_ones(
+        {name: values for name, values in open_names.items() if name not in given},
+        {name: values for name, values in candidates.items() if name not in renamed},
+    )
+    renamed |= scaled
     taken = {name for node in graph.node for name in (*node.input, *node.output)} - renamed.keys()
     renamed = {old: new for old, new in renamed.items() if new not in taken}
     rename(graph, renamed)
     lost = tuple(name for name in open_names if name not in set(renamed.values()))
-    return Names(kept=tuple(kept), renamed=renamed, lost=lost)
+    held = tuple(new for old, new in scaled.items() if old in renamed)
+    return Names(kept=tuple(kept), renamed=renamed, scaled=held, lost=lost)
 
 
 def name_by_twin(model: onnx.ModelProto, twin: onnx.ModelProto, parameters: Mapping[str, Array]) -> None:
@@ -89,6 +104,44 @@ def _equal_ones(wanted: Mapping[str, Array], found: Mapping[str, Array]) -> list
                 by_values[np.sort(array.astype(np.float64).reshape(-1)).tobytes()][side].append(name)
         groups += [group for group in by_values.values() if group[0] and group[1]]
     return groups
+
+
+def _scaled_ones(wanted: Mapping[str, Array], found: Mapping[str, Array]) -> dict[str, str]:
+    """From initializers to the one parameter each is up to a factor for each place of one axis, and up to its layout."""
+    by_size: dict[int, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
+    for side, arrays in enumerate((wanted, found)):
+        for name, array in arrays.items():
+            if array.ndim >= _MATRIX and array.dtype.kind == "f":
+                by_size[array.size][side].append(name)
+    pairs = [
+        (theirs, ours)
+        for names, others in by_size.values()
+        for theirs in others
+        for ours in names
+        if _is_scaled(wanted[ours], found[theirs])
+    ]
+    return {
+        theirs: ours
+        for theirs, ours in pairs
+        if sum(ours in pair for pair in pairs) == sum(theirs in pair for pair in pairs) == 1
+    }
+
+
+def _is_scaled(one: Array, other: Array) -> bool:
+    rows = list(_rows(other))
+    return any(
+        mine.shape == theirs.shape and np.allclose(mine, theirs, rtol=_SAME, atol=_SAME)
+        for mine in _rows(one)
+        for theirs in rows
+    )
+
+
+def _rows(array: Array) -> Iterator[Array]:
+    """For each axis, of each place along it the sizes of the values, sorted and without their common factor."""
+    for axis, length in enumerate(array.shape):
+        if 1 < length < array.size:
+            rows = np.sort(np.abs(np.moveaxis(array, axis, 0).reshape(length, -1).astype(np.float64)), axis=1)
+            yield rows / np.maximum(rows[:, -1:], np.finfo(np.float32).tiny)
 
 
 def _by_neighbours(

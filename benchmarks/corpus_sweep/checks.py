@@ -20,7 +20,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from onnx_asgnas.evaluation.reference import may_be_rounding, outputs_in_double
+from onnx_asgnas.evaluation.reference import outputs_in_double
 
 Arrays = Mapping[str, NDArray[Any]]
 TOLERANCE = 1e-5

@@ -28,6 +28,11 @@ def explain_mismatch(reference: Any, other: Any) -> str:
     return f"{first} against {second}" if first != second else ""
 
 
+def have_same_types(reference: Any, other: Any) -> bool:
+    """Do two results hold the same element types, whatever their shapes."""
+    return {a.dtype for a in _arrays(reference)} == {a.dtype for a in _arrays(other)}
+
+
 def has_nan(value: Any) -> bool:
     """Is NaN anywhere in a result."""
     return any(a.dtype.kind in "fc" and bool(np.isnan(a).any()) for a in _arrays(value))

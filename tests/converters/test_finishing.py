@@ -80,6 +80,17 @@ class TestNames:
         assert names.renamed["shift"] == "b.bias"
         assert names.lost == ("a.bias",)
 
+    def test_a_kernel_with_a_normalisation_folded_in_is_known(self) -> None:
+        random = np.random.default_rng(0)
+        model = conv()
+        kernel = onnx.numpy_helper.to_array(model.graph.initializer[0])
+        folded = (kernel * random.normal(size=(3, 1, 1, 1))).astype(np.float32)
+        model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(folded, "kernel"))
+        source = {"stem.kernel": kernel.transpose(2, 3, 1, 0), "other.kernel": random.permutation(kernel.ravel())}
+        names = name_parameters(model, {**source, "other.kernel": source["other.kernel"].reshape(kernel.shape)})
+        assert names.renamed == {"kernel": "stem.kernel"} and names.scaled == ("stem.kernel",)
+        assert names.lost == ("other.kernel",)
+
     def test_what_has_its_name_keeps_it(self) -> None:
         model = conv()
         kernel = onnx.numpy_helper.to_array(model.graph.initializer[0])

@@ -107,6 +107,7 @@ def _facts(found: Conversion, output: Path) -> dict[str, Any]:
         "names": {
             "kept": len(found.names.kept),
             "renamed": dict(found.names.renamed),
+            "scaled": list(found.names.scaled),
             "lost": list(found.names.lost),
         },
         "batch_normalizations": {
@@ -147,6 +148,8 @@ def _of_names(found: Conversion) -> list[str]:
         return []
     given = f", {len(names.renamed)} of them given back" if names.renamed else ""
     lines = [f"{total - len(names.lost)} of {total} parameters have the source's names{given}"]
+    if names.scaled:
+        lines.append(f"{len(names.scaled)} of these are kernels with a normalisation folded in")
     if names.lost:
         shown = ", ".join(names.lost[:3]) + (", …" if len(names.lost) > 3 else "")
         lines.append(f"without their names, since they were folded, or hold the same values as others: {shown}")
