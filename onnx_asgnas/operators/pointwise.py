@@ -209,8 +209,23 @@ def _power_like(keeps: bool, pole: int) -> Rule:
 @register("Max", "Min", "Mean")
 @register("BitwiseOr", "BitwiseXor", since_version=18)
 def extremum(op: Op) -> Rule:
-    """https://onnx.ai/onnx/operators/onnx__Max.html and its siblings: zero where all operands are, and no joint."""
-    return Rule(labels=lambda flow: broadcast(flow, tuple(range(len(op.node.input))), all), zero=all)
+    """https://onnx.ai/onnx/operators/onnx__Max.html and its siblings: zero where all operands are, and no joint.
+
+    A constant that bounds on the other side of zero leaves it alone: min(max(x, 0), 6) is zero where x is.
+    """
+    bounds = tuple(_lets_zero_pass(op, name) for name in op.node.input)
+
+    def zero(zeros: Sequence[bool]) -> bool:
+        return not all(bounds) and all(is_zero or bound for is_zero, bound in zip(zeros, bounds, strict=True))
+
+    return Rule(labels=lambda flow: broadcast(flow, tuple(range(len(bounds))), zero), zero=zero)
+
+
+def _lets_zero_pass(op: Op, name: str) -> bool:
+    if name not in op.graph.initializers:
+        return False
+    values = op.graph.array(name)
+    return bool({"Min": values >= 0, "Max": values <= 0}.get(op.node.op_type, np.False_).all())
 
 
 @register("BitwiseAnd", since_version=18)
