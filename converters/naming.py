@@ -19,7 +19,6 @@ from onnx import numpy_helper
 
 from onnx_asgnas.converters.export import Array
 
-
 _MATRIX = 2
 _SAME = 1e-5
 """Of the rounding that folding a normalisation into a kernel in float32 leaves."""
@@ -107,7 +106,7 @@ def _equal_ones(wanted: Mapping[str, Array], found: Mapping[str, Array]) -> list
 
 
 def _scaled_ones(wanted: Mapping[str, Array], found: Mapping[str, Array]) -> dict[str, str]:
-    """From initializers to the one parameter each is up to a factor for each place of one axis, and up to its layout."""
+    """From initializers to the parameter that each is, up to a factor for each place of an axis and to its layout."""
     by_size: dict[int, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
     for side, arrays in enumerate((wanted, found)):
         for name, array in arrays.items():

@@ -158,7 +158,7 @@ class RandomNetwork:
         return self.conv(self.resize(Tensor(joined.name, x.channels, SIZE // 2), height=1), x.channels)
 
     def queries(self, x: Tensor) -> Tensor:
-        """Added to x: what depends on no value of it, but on its shape, as the queries of DETR's first decoder layer."""
+        """Added to x: what depends on its shape and no value, as the queries of DETR's first decoder layer."""
         value = helper.make_tensor("value", TensorProto.FLOAT, [1], [(0.0, 0.5)[self.decide(2)]])
         shape = self.node("Shape", [x])
         start = Tensor(self.node("ConstantOfShape", [shape.name], value=value).name, x.channels, x.size)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from onnx.reference.ops.op_pool_common import CommonPool
 
 from onnx_asgnas.evaluation.half_precision import retyped
 from onnx_asgnas.graph.runtime import Arrays
+
 
 def outputs_in_double(model: onnx.ModelProto, feed: Arrays) -> Arrays:
     """What the model gives when all that is float32 in it is float64, its inputs included.
@@ -27,17 +27,16 @@ def outputs_in_double(model: onnx.ModelProto, feed: Arrays) -> Arrays:
     return dict(zip(names, found, strict=True))
 
 
-class AveragePool(CommonPool):  # type: ignore[misc]
+class AveragePool(CommonPool):
     """The reference's own, with windows no larger than the image: it would pad to the kernel, whatever that is.
 
     EfficientNet's last pooling has one as large as its number of channels.
     """
 
-    def _run(
-        self, x: Any, *, kernel_shape: Sequence[int], count_include_pad: int | None = None, **options: Any
-    ) -> tuple[Any]:
-        if not any(options.get("pads") or ()):
-            kernel_shape = [min(pair) for pair in zip(kernel_shape, x.shape[2:], strict=True)]
-        known = {"auto_pad": None, "ceil_mode": None, "dilations": None, "pads": None, "strides": None} | options
-        result: tuple[Any] = super()._run("AVG", count_include_pad, x, kernel_shape=kernel_shape, **known)
+    def _run(self, x: Any, **attributes: Any) -> tuple[Any]:  # type: ignore[override]
+        known = {"auto_pad": None, "ceil_mode": None, "dilations": None, "pads": None, "strides": None} | attributes
+        padded = known.pop("count_include_pad", None)
+        if not any(known["pads"] or ()):
+            known["kernel_shape"] = [min(pair) for pair in zip(known["kernel_shape"], x.shape[2:], strict=True)]
+        result: tuple[Any] = super()._run("AVG", padded, x, **known)  # type: ignore[no-untyped-call]
         return result

@@ -47,8 +47,8 @@ def verify(
     Both run on made-up inputs (ids within their tables, masks of ones), at each of `batches` where an input leaves its
     batch open, and on `inputs` where given (real ones; what they leave out is made up). Of every output the largest
     absolute difference over the largest absolute value counts. Outputs that are missing, of another dtype or shape, or
-    NaN fail. A model in half precision may differ by 5e-3, its copy in float32 by `tolerance`. A difference above that is
-    looked at again in float64, by ONNX's own reference, and that figure counts: float32 rounds, a deep network can
+    NaN fail. A model in half precision may differ by 5e-3, its copy in float32 by `tolerance`. A difference above that
+    is looked at again in float64, by ONNX's own reference, and that figure counts: float32 rounds, a deep network can
     amplify that, and one that picks by value, as detectors do, turns it into another choice.
     `original` is the full model before anything was removed, for `moved`. `require()` of the result turns a failure
     into an error.

@@ -27,7 +27,18 @@ from onnx_asgnas.operators.registry import Op
 from onnx_asgnas.space.coupling import Coupling
 from tests.operators.registry_cases import CASES, KEPT, WITHOUT_INPUTS, Array, Case, floats, model_of
 
-READS_CONSTANTS = {"Resize", "Upsample", "Clip", "Max", "Min", "Pow", "Pad", "Div", "QuantizeLinear", "DequantizeLinear"}
+READS_CONSTANTS = {
+    "Resize",
+    "Upsample",
+    "Clip",
+    "Max",
+    "Min",
+    "Pow",
+    "Pad",
+    "Div",
+    "QuantizeLinear",
+    "DequantizeLinear",
+}
 """Operators whose rule has read the values of float constants: these are not put to zero."""
 DEFINED_BY_THE_RUNTIME = {"LpNormalization", "DynamicQuantizeLinear"}
 """Operators that by the standard divide by zero, which onnxruntime does not."""

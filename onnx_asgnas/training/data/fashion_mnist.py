@@ -45,10 +45,10 @@ def open_full(
 ) -> Dataset:
     """60,000 training and 10,000 test images from a folder (default: where Debian's package puts them).
 
-    Images are float32 [N, 1, 28, 28] (or [N, 28, 28, 1] where the model reads that), normalised by the training pixels' mean and standard deviation. `train` takes a
-    balanced part of that size, `validation` holds one out in place of the test images; `augment` names what happens to
-    training batches, as crop,flip,cutout,mixup. Raises DataError when a file is missing, or differs from the published
-    one.
+    Images are float32 [N, 1, 28, 28] (or [N, 28, 28, 1] where the model reads that), normalised by the training pixels'
+    mean and standard deviation. `train` takes a balanced part of that size, `validation` holds one out in place of the
+    test images; `augment` names what happens to training batches, as crop,flip,cutout,mixup. Raises DataError when a
+    file is missing, or differs from the published one.
     """
     folder = Path(location or DEFAULT_FOLDER)
     arrays = (
