@@ -16,8 +16,8 @@ from onnx_asgnas.errors import InputError, TargetError
 from onnx_asgnas.evaluation import Verification, verify
 from onnx_asgnas.graph import ModelSource, TraceGraph
 from onnx_asgnas.operators import dequantised
-from onnx_asgnas.space import SearchSpace, Selection, analyze
-from onnx_asgnas.surgery import remove, zero_structures, zeroed
+from onnx_asgnas.space import SearchSpace, Selection, analyze, zeroed
+from onnx_asgnas.surgery import remove, zero_structures
 
 __all__ = ["Pruned", "cut", "prune"]
 

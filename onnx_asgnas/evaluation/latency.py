@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnx_asgnas.errors import InputError
-from onnx_asgnas.evaluation.inputs import made_up_inputs
 from onnx_asgnas.graph import ModelSource, TraceGraph
+from onnx_asgnas.graph.inputs import made_up_inputs
 from onnx_asgnas.graph.runtime import run, session
 
 _WARM_UP = 0.1

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from onnx_asgnas.errors import ModelError
-from onnx_asgnas.evaluation.inputs import made_up_inputs
 from onnx_asgnas.graph import ModelSource, TraceGraph, save_model
+from onnx_asgnas.graph.inputs import made_up_inputs
 
 # VmHWM and not ru_maxrss: the latter survives an exec, and would be that of the parent.
 _CHILD = """

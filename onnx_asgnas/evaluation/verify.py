@@ -20,10 +20,10 @@ from onnx_asgnas.evaluation.difference import (
     relative_difference,
 )
 from onnx_asgnas.evaluation.half_precision import in_float32, is_half_precision
-from onnx_asgnas.evaluation.inputs import input_names, made_up_inputs
 from onnx_asgnas.evaluation.reference import outputs_in_double
 from onnx_asgnas.evaluation.verification import Verification
 from onnx_asgnas.graph import ModelSource, TraceGraph, load_model, normalise
+from onnx_asgnas.graph.inputs import input_names, made_up_inputs
 from onnx_asgnas.graph.runtime import Arrays, run, session
 
 _HALF_TOLERANCE = 5e-3

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from onnx_asgnas.errors import ModelError, VerificationError
 from onnx_asgnas.evaluation.difference import relative_difference
 from onnx_asgnas.evaluation.half_precision import is_half_precision
-from onnx_asgnas.evaluation.inputs import made_up_inputs
 from onnx_asgnas.evaluation.reference import outputs_in_double
 from onnx_asgnas.graph import TraceGraph
+from onnx_asgnas.graph.inputs import made_up_inputs
 from onnx_asgnas.graph.runtime import Arrays, run, session
 
 _TOLERANCE = 1e-5

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from onnx_asgnas.evaluation.inputs import made_up_inputs
 from onnx_asgnas.graph import TraceGraph
+from onnx_asgnas.graph.inputs import made_up_inputs
 from onnx_asgnas.graph.packages import import_onnxruntime
 from onnx_asgnas.graph.weights import LIMIT, bytes_of, tensors_of
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from fnmatch import fnmatchcase
@@ -28,9 +29,12 @@ from onnx_asgnas.space.coupling import Coupling, Frozen
 from onnx_asgnas.space.families import ChannelFamily, channel_families
 from onnx_asgnas.space.joint_selection import JointSelection
 from onnx_asgnas.space.joints import Joints
+from onnx_asgnas.space.reach import Reach
 from onnx_asgnas.space.selection import Largest, Selection, choose, largest
 from onnx_asgnas.space.structures import Group, Slice, Structure, StructureFinder
 from onnx_asgnas.space.validity import RemovalState
+
+logger = logging.getLogger(__name__)
 
 FORMAT = 2
 """Version of the JSON form."""
@@ -173,10 +177,13 @@ class SearchSpace:
         """The channel groups layer by layer, in every mode: members, reasons, and what leaves with them."""
         return channel_families(self.channels, self.parts.costs)
 
-    def removal_state(self) -> RemovalState:
-        """The full network, ready for removals; `erase` takes a place in `candidates`."""
+    def removal_state(self, stays: Iterable[str] = ()) -> RemovalState:
+        """The full network, ready for removals; `erase` takes a place in `candidates`.
+
+        `stays` are names of nodes that may not be removed, beside those that are protected.
+        """
         parts = self.parts
-        return RemovalState(parts.graph, parts.rules, parts.joints, self.candidates, self.protected)
+        return RemovalState(parts.graph, parts.rules, parts.joints, self.candidates, (*self.protected, *stays))
 
     def labels_of(self, candidates: Iterable[int]) -> NDArray[np.bool_]:
         """The channel labels that leave with these structures, bool [labels]."""
@@ -208,16 +215,33 @@ class SearchSpace:
         `min_channels`; in joint mode structures go first, channels make up the rest. Raises TargetError for a target
         that cannot be reached.
         """
-        if self.mode != "erase":
-            widths = Widths(round_to=round_to, at_least=min_channels)
-            return self._joint().choose(rank, target, widths, by_gain=by_gain)
-        return choose(
-            self.removal_state(), self.candidates, self.cost, rank, target, hierarchy=hierarchy, by_gain=by_gain
-        )
+        widths = Widths(round_to=round_to, at_least=min_channels)
+        stays: list[str] = []
+        while True:
+            state = self.removal_state(stays)
+            if self.mode == "erase":
+                selection = choose(
+                    state, self.candidates, self.cost, rank, target, hierarchy=hierarchy, by_gain=by_gain
+                )
+            else:
+                joint = self._joint(state if self.candidates else None)
+                selection = joint.choose(rank, target, widths, by_gain=by_gain)
+            structures = [index for index in selection.chosen if index < len(self.candidates)]
+            last = self.reach.first_lost(structures) if hierarchy else None
+            if last is None:
+                return selection
+            tensor = self.candidates[structures[last]].tensor
+            logger.info("%s stays: without it an output would read an input no more", tensor)
+            stays.append(self.parts.graph.nodes[self.parts.graph.producer[tensor]].name)
 
-    def _joint(self) -> JointSelection:
+    @cached_property
+    def reach(self) -> Reach:
+        """Which outputs read which inputs, in numbers."""
+        return Reach(self)
+
+    def _joint(self, state: RemovalState | None) -> JointSelection:
         return JointSelection(
-            state=self.removal_state() if self.candidates else None,
+            state=state,
             structures=self.candidates,
             channels=self.channels,
             costs=self.parts.costs,
@@ -236,7 +260,7 @@ class SearchSpace:
         best = largest(self.removal_state(), self.candidates, self.cost) if self.candidates else _NOTHING
         params, macs = best.params, best.macs
         if self.mode != "erase":
-            least = self._joint().least()
+            least = self._joint(None).least()
             params, macs = max(params, self.params - least.params), max(macs, self.macs - least.macs)
         total, free = self.parts.coupling.channel_groups()
         return Facts(

@@ -143,6 +143,10 @@ class RemovalState:
         """Is nothing left that reads this tensor."""
         return not self._graph.is_output(tensor) and self._users.get(tensor, 0) == 0
 
+    def is_live(self, tensor: str) -> bool:
+        """Does this tensor depend on an input by value."""
+        return bool(self._depends.get(tensor, 0))
+
     def dropped_operands(self) -> list[tuple[int, int]]:
         """The (node, input position) of operands that joints which are still computed drop."""
         return [key for key, dropped in self._dropped.items() if dropped and self._computed[key[0]]]

@@ -1,6 +1,5 @@
 """Graph surgery: from a trained model with zero groups to the compact one."""
 
 from onnx_asgnas.surgery.construct import construct, cut, remove, zero_structures
-from onnx_asgnas.surgery.zeroing import zeroed
 
-__all__ = ["construct", "cut", "remove", "zero_structures", "zeroed"]
+__all__ = ["construct", "cut", "remove", "zero_structures"]

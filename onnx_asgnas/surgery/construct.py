@@ -23,9 +23,9 @@ from onnx_asgnas.operators.labelled import Kind
 from onnx_asgnas.operators.labels import LabelBook
 from onnx_asgnas.space import Group, RemovalState, SearchSpace, analyze
 from onnx_asgnas.space.channel_selection import ChannelOrder, Widths
+from onnx_asgnas.space.zeroing import zeroed
 from onnx_asgnas.surgery.gate_folding import fold_gates
 from onnx_asgnas.surgery.sizes import SizeSurgery, leaving
-from onnx_asgnas.surgery.zeroing import zeroed
 
 logger = logging.getLogger(__name__)
 

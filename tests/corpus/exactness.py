@@ -11,9 +11,9 @@ import onnx
 from numpy.typing import NDArray
 
 from onnx_asgnas.pruning import Pruned
-from onnx_asgnas.space import SearchSpace, Selection, analyze
+from onnx_asgnas.space import SearchSpace, Selection, analyze, zeroed
 from onnx_asgnas.space.channel_selection import ChannelOrder, Widths
-from onnx_asgnas.surgery import construct, zeroed
+from onnx_asgnas.surgery import construct
 from tests.corpus.running import NotRunError, Values, distance
 
 TOLERANCE = 1e-5

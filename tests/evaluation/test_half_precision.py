@@ -10,8 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_asgnas.errors import VerificationError
 from onnx_asgnas.evaluation import verify
 from onnx_asgnas.evaluation.half_precision import in_float32, is_half_precision
-from onnx_asgnas.evaluation.inputs import made_up_inputs
 from onnx_asgnas.graph import TraceGraph
+from onnx_asgnas.graph.inputs import made_up_inputs
 from onnx_asgnas.graph.runtime import run, session
 
 Parse = Callable[[str], onnx.ModelProto]

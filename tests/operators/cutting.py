@@ -12,8 +12,8 @@ from onnx.reference import ReferenceEvaluator
 
 from onnx_asgnas import Target
 from onnx_asgnas.evaluation.difference import relative_difference
-from onnx_asgnas.evaluation.inputs import made_up_inputs
 from onnx_asgnas.graph import TraceGraph
+from onnx_asgnas.graph.inputs import made_up_inputs
 from onnx_asgnas.graph.nodes import read_by
 from onnx_asgnas.pruning import Pruned, cut
 from onnx_asgnas.surgery import construct

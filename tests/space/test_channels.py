@@ -7,7 +7,8 @@ import onnx
 import pytest
 
 from onnx_asgnas.graph import TraceGraph
-from onnx_asgnas.surgery import construct, zeroed
+from onnx_asgnas.space import zeroed
+from onnx_asgnas.surgery import construct
 from tests.operators.cutting import sizes_of
 from tests.space.channel_networks import WEIGHTS, chain, heads, prunable, residual
 

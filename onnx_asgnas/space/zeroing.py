@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -11,7 +12,9 @@ from onnx import numpy_helper
 
 from onnx_asgnas.graph import TraceGraph
 from onnx_asgnas.operators import zero_of
-from onnx_asgnas.space import SearchSpace
+
+if TYPE_CHECKING:
+    from onnx_asgnas.space.search_space import SearchSpace
 
 __all__ = ["zeroed"]
 

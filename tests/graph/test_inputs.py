@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from onnx_asgnas.evaluation.inputs import input_names, made_up_inputs, table_sizes
 from onnx_asgnas.graph import TraceGraph
+from onnx_asgnas.graph.inputs import input_names, made_up_inputs, table_sizes
 
 Parse = Callable[[str], onnx.ModelProto]
 
