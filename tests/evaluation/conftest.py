@@ -72,9 +72,3 @@ def pruned(request: pytest.FixtureRequest) -> Pruned:
     full.CopyFrom(original)
     zero(full, [space.groups[at] for at in selection.chosen])
     return Pruned(original, full, construct(full, space), space)
-
-
-@pytest.fixture(scope="session")
-def parse() -> Callable[[str], onnx.ModelProto]:
-    """Gives the model of a graph in ONNX text, of opset 17."""
-    return lambda graph: onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> {graph}')
