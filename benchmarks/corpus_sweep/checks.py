@@ -136,6 +136,22 @@ def difference_in_double(zeroed: onnx.ModelProto, compact: onnx.ModelProto, feed
     return max(relative_difference(expected[name], got[name]) for expected, got in pairs for name in expected)
 
 
+def compare_signal_in_double(
+    zeroed: onnx.ModelProto, compact: onnx.ModelProto, feed: Arrays, other: Arrays
+) -> tuple[float, float]:
+    """How far compact and zeroed model differ in terms of what other inputs change, and how much that is, in float64.
+
+    Both are relative, and infinite and 0 for a network that other inputs do not move.
+    """
+    one, got, moved = (outputs_in_double(m, f) for m, f in ((zeroed, feed), (compact, feed), (zeroed, other)))
+    found: list[tuple[float, float]] = []
+    for name, expected in one.items():
+        signal = np.abs(expected - moved[name]).max(initial=0.0) if expected.dtype.kind == "f" else 0.0
+        if signal > 0.0 and got[name].shape == expected.shape:
+            found.append((float(np.abs(expected - got[name]).max() / signal), float(signal / np.abs(expected).max())))
+    return max((apart for apart, _ in found), default=math.inf), max((share for _, share in found), default=0.0)
+
+
 def signature_changes(source: onnx.ModelProto, compact: onnx.ModelProto) -> list[str]:
     """Inputs and outputs whose name, type or shape is another one."""
     changes: list[str] = []
