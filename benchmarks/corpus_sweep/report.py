@@ -86,12 +86,19 @@ def _extent(records: list[Record], index: list[Record], code: str, planned: dict
             f"\nIn {len(rounded)} cases rounding in float32 alone moves the network's outputs by more than 1e-5 (by up "
             f"to {most:.1e}{others}): there both models were compared in float64, by ONNX's own reference.\n"
         )
-    faint = [record["signal"] for record in records if "signal" in record and record["status"] == "passed"]
+    passed = [record for record in records if record["status"] == "passed"]
+    faint = [record for record in passed if "signal" in record and not record.get("inside")]
     if faint:
         yield (
             f"\nIn {len(faint)} cases the signal has faded (with a quarter of its channels left, a network with random "
             "weights hardly reads its input): there the two models were compared in float64 too, and the difference is "
             "at most 1e-5 of what other inputs change.\n"
+        )
+    dead = [record for record in passed if record.get("inside")]
+    if dead:
+        yield (
+            f"\nIn {len(dead)} cases no unit of some layer is alive any more, and the output is constant: there the "
+            "norms of all inner tensors were compared, which removed zeros leave alone.\n"
         )
     yield ""
 
