@@ -72,9 +72,8 @@ def _extent(records: list[Record], index: list[Record], code: str, planned: dict
     yield "## How far this goes\n"
     yield (
         f"{len(records)} of the {cases} cases planned for the exported files have a result ({', '.join(modes)}; "
-        f"fractions {', '.join(fractions)}). They were made by {versions} versions of the code while it was "
-        f"being written; {now} "
-        f"of them by the version of this page, {code}. Planned are three modes, and three fractions by two choices up "
+        f"fractions {', '.join(fractions)}). They were made by {versions} version{'s' * (versions != 1)} of the code; "
+        f"{now} of them by the version of this page, {code}. Planned are three modes, and three fractions by two choices up "
         "to 30 M parameters, one above.\n"
     )
     yield from _table(["family", "exports planned", "exports tried"], rows)
