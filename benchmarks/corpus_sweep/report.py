@@ -73,8 +73,8 @@ def _extent(records: list[Record], index: list[Record], code: str, planned: dict
     yield (
         f"{len(records)} of the {cases} cases planned for the exported files have a result ({', '.join(modes)}; "
         f"fractions {', '.join(fractions)}). They were made by {versions} version{'s' * (versions != 1)} of the code; "
-        f"{now} of them by the version of this page, {code}. Planned are three modes, and three fractions by two choices up "
-        "to 30 M parameters, one above.\n"
+        f"{now} of them by the version of this page, {code}. Planned are three modes, and three fractions by two "
+        "choices up to 30 M parameters, one above.\n"
     )
     yield from _table(["family", "exports planned", "exports tried"], rows)
     rounded = [record["rounding"] for record in records if "rounding" in record and record["status"] == "passed"]
