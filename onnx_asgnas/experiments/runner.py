@@ -84,7 +84,7 @@ class Runner:
             raise InputError(f"{self.results} holds no results: {problem}", fix="Give another file.") from None
 
     def missing(self, experiment: Experiment) -> list[Run]:
-        """The runs that are not finished, at least not with the target that they have now."""
+        """The runs that are not finished, at least not with the network and the target that they have now."""
         done = self.finished()
         return [run for run in self.runs(experiment) if not _is_of(done.get(run.name), run)]
 
@@ -195,8 +195,10 @@ class Runner:
 
 
 def _is_of(line: Line | None, run: Run) -> bool:
-    """Whether a line is that of a run; those of older versions do not tell their target."""
-    return line is not None and line.get("target") in (None, str(run.experiment.target_of(run.method)))
+    """Whether a line is that of a run: of the same network, with the same target (which older versions do not tell)."""
+    if line is None or line.get("model") != run.experiment.model:
+        return False
+    return line.get("target") in (None, str(run.experiment.target_of(run.method)))
 
 
 def valid_without_check(report: RunReport) -> bool | None:

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from onnx_asgnas.experiments.recipe import H2SPG, PLAIN, SCRATCH, Experiment
+from onnx_asgnas.experiments.recipe import H2SPG, PLAIN, SCRATCH, Experiment, Sweep
 from onnx_asgnas.report.numbers import duration, milliseconds
 
 TITLES: Mapping[str, str] = {
@@ -21,7 +21,9 @@ TITLES: Mapping[str, str] = {
     "joint": "H2SPG, structures and channels (joint), half of the MACs",
     SCRATCH: "H2SPG's compact network from scratch",
 }
-_HEAD = ("", "test accuracy", "parameters", "MACs", "removed", "latency", "seconds")
+_HEAD = ("", "test accuracy", "parameters", "MACs", "removed", "latency", "wall-clock, s")
+_OVERVIEW = (PLAIN, H2SPG, "random", "magnitude", SCRATCH)
+"""The methods that the table of all experiments shows."""
 
 Line = Mapping[str, Any]
 
@@ -39,7 +41,50 @@ def page(
         found.setdefault(str(line.get("experiment", "")), []).append(line)
     shown = [e for e in experiments if e.name in found]
     sections = [_section(e, found[e.name], pictures.get(e.name, ())) for e in shown]
-    return "\n".join([_INTRODUCTION, *_whole(shown, found), *_drawn(pictures.get("", ())), *sections])
+    tables = [*_overview(shown, found), *_compared(shown, found)]
+    return "\n".join([_INTRODUCTION, *_whole(shown, found), *tables, *_drawn(pictures.get("", ())), *sections])
+
+
+def _overview(experiments: Sequence[Experiment], found: Mapping[str, Sequence[Line]]) -> list[str]:
+    """Accuracy by experiment and method, of the experiments with a search."""
+    rows = []
+    for experiment in experiments:
+        runs = _by_method(experiment, found[experiment.name])
+        if H2SPG in runs:
+            full = runs.get(PLAIN)
+            part = mean(run["macs"] for run in runs[H2SPG]) / full[0]["macs"] if full else None
+            kept = "–" if part is None else f"{100 * part:.0f} %"
+            cells = [_accuracy(runs.get(method, ())) for method in _OVERVIEW]
+            cells[1] = f"**{cells[1]}**"
+            rows.append(_cells(experiment.title, kept, *cells))
+    if not rows:
+        return []
+    titles = [plain_title(method).partition(",")[0] for method in _OVERVIEW]
+    return ["## At a glance", "", *_table(("", "MACs kept", *titles)), *rows, ""]
+
+
+def _compared(experiments: Sequence[Experiment], found: Mapping[str, Sequence[Line]]) -> list[str]:
+    """What several experiments vary, side by side, the best on the mean first."""
+    lines: list[str] = []
+    for key in dict.fromkeys(key for experiment in experiments for key in experiment.sweeps):
+        both = [experiment for experiment in experiments if key in experiment.sweeps]
+        first = both[0].sweeps[key]
+        if len(both) < 2 or any(experiment.sweeps[key].values != first.values for experiment in both):
+            continue
+        rows = []
+        for point in first.points:
+            methods = [(e, e.method_at(e.sweeps[key], point)) for e in both]
+            runs = [_by_method(e, found[e.name]).get(method, ()) for e, method in methods]
+            means = [mean(right) for right in map(accuracies, runs) if right]
+            if len(means) == len(both):
+                value = f"{point[first.option]}"
+                value = f"**{value}**, the default" if all(method == H2SPG for _, method in methods) else value
+                rows.append((mean(means), _cells(value, *map(_accuracy, runs), f"{mean(means):.2f}")))
+        if rows:
+            ordered = [row for _, row in sorted(rows, key=lambda row: -row[0])]
+            head = _table((first.option, *(e.title for e in both), "mean"))
+            lines += [f"## {first.title}, side by side", "", *head, *ordered, ""]
+    return lines
 
 
 def _whole(experiments: Sequence[Experiment], found: Mapping[str, Sequence[Line]]) -> list[str]:
@@ -73,12 +118,14 @@ def _validity(lines: Sequence[Line]) -> list[str]:
 
 
 def _section(experiment: Experiment, lines: Sequence[Line], pictures: Sequence[tuple[str, str]]) -> str:
-    by_method = {m: [line for line in lines if line.get("method") == m] for m in experiment.all_methods}
-    by_method = {method: runs for method, runs in by_method.items() if runs}
-    rows = ["| " + " | ".join(_HEAD) + " |", "|" + "---|" * len(_HEAD)]
-    rows += [_row(method, runs) for method, runs in by_method.items()]
+    by_method = _by_method(experiment, lines)
     settings = {"epochs": 10, **experiment.options}
     told = ", ".join(f"{name} {value}" for name, value in settings.items())
+    addresses = dict(pictures)
+    varied = []
+    for sweep in experiment.sweeps.values():
+        drawn = [(sweep.title, addresses.pop(sweep.title))] if sweep.title in addresses else []
+        varied += _varied(experiment, sweep, by_method, drawn)
     return "\n".join(
         [
             f"## {experiment.title}",
@@ -86,13 +133,57 @@ def _section(experiment: Experiment, lines: Sequence[Line], pictures: Sequence[t
             f"`onnx-asgnas experiment {experiment.name}`: `models:{experiment.model}`, `{experiment.data}`, "
             f"{experiment.target}; {told}.",
             "",
-            *rows,
+            *_table(_HEAD),
+            *(_row(method, by_method[method]) for method in experiment.methods if method in by_method),
             "",
             *_verdicts(by_method),
             "",
-            *_drawn(pictures),
+            *varied,
+            *_drawn(tuple(addresses.items())),
         ]
     )
+
+
+def _by_method(experiment: Experiment, lines: Sequence[Line]) -> dict[str, list[Line]]:
+    """The finished runs of an experiment by method, in its order."""
+    found = {m: [line for line in lines if line.get("method") == m] for m in experiment.all_methods}
+    return {method: runs for method, runs in found.items() if runs}
+
+
+def _varied(
+    experiment: Experiment, sweep: Sweep, runs: Mapping[str, Sequence[Line]], drawn: Sequence[tuple[str, str]]
+) -> list[str]:
+    """What one thing that is varied leads to: a column for each value, and the picture."""
+    points = [(point[sweep.option], runs.get(experiment.method_at(sweep, point), ())) for point in sweep.points]
+    points = [(value, found) for value, found in points if found]
+    if not points:
+        return []
+    sizes = (f"{mean(run['macs'] for run in found) / 1e6:.2f} M" for _, found in points)
+    return [
+        f"{sweep.title}:",
+        "",
+        *_table((sweep.option, *(str(value) for value, _ in points))),
+        _cells("test accuracy", *(_accuracy(found) for _, found in points)),
+        _cells("MACs", *sizes),
+        "",
+        *(line for _, address in drawn for line in (f"![{sweep.title}]({address})", "")),
+    ]
+
+
+def _table(head: Sequence[str]) -> list[str]:
+    return [_cells(*head), "|" + "---|" * len(head)]
+
+
+def _cells(*cells: str) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _accuracy(runs: Iterable[Line]) -> str:
+    """Mean test accuracy in percent, with its standard error where there are several runs."""
+    right = accuracies(runs)
+    if not right:
+        return "–"
+    return f"{mean(right):.2f} ± {standard_error(right):.2f}" if len(right) > 1 else f"{mean(right):.2f}"
 
 
 def _drawn(pictures: Sequence[tuple[str, str]]) -> list[str]:
@@ -100,20 +191,16 @@ def _drawn(pictures: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def _row(method: str, runs: Sequence[Line]) -> str:
-    right = accuracies(runs)
-    spread = f" ± {standard_error(right):.2f}" if len(right) > 1 else ""
-    accuracy = f"{mean(right):.2f}{spread}" if right else "–"
     ratios = [run["latency_ratio"] for run in runs if run.get("latency_ratio")]
-    cells = [
+    return _cells(
         TITLES.get(method, method.replace("_", " ")),
-        accuracy,
+        _accuracy(runs),
         f"{mean(run['params'] for run in runs):,.0f}",
         f"{mean(run['macs'] for run in runs) / 1e6:.2f} M",
         "; ".join(_removed(run["chosen"]) for run in runs if run.get("chosen")) or "–",
         f"{100 * mean(ratios):.0f} %" if ratios else "–",
-        f"{mean(run['seconds'] for run in runs):.0f}",
-    ]
-    return "| " + " | ".join(cells) + " |"
+        f"{mean(run.get('wall', run['seconds']) for run in runs):.0f}",
+    )
 
 
 def _latency(method: str, runs: Iterable[Line]) -> str:
@@ -182,6 +269,5 @@ Written by `onnx-asgnas results docs/results.jsonl -o docs/results.md`; the comm
 (`--estimate` says how long that takes, `--results docs/results.jsonl` keeps them here).
 
 Accuracy is that of the last epoch on the test images, in percent, mean ± standard error over the seeds. Latency is the
-compact network's as a part of the full one's, in onnxruntime, batch 1, paired medians. The networks are small because
-two cores train them. Seconds are those of the training.
+compact network's as a part of the full one's, in onnxruntime, batch 1, paired medians. Wall-clock is all of a run.
 """

@@ -44,8 +44,9 @@ def fates_of(space: SearchSpace, chosen: Collection[str], redundancy: Mapping[st
     `chosen` are the removal tensors of the groups at zero. As in construct, one without which the network would be cut
     through stays.
     """
-    state, erased = _erase(space, chosen)
+    state = space.removal_state()
     place = {structure.tensor: at for at, structure in enumerate(space.candidates)}
+    erased = {space.candidates[at].tensor for at in state.erase_all([at for t, at in place.items() if t in chosen])}
     parents = {structure.tensor: structure.parent for structure in space.structures}
     fates = []
     for structure in space.structures:
@@ -67,21 +68,6 @@ def fates_of(space: SearchSpace, chosen: Collection[str], redundancy: Mapping[st
             )
         )
     return tuple(fates)
-
-
-def _erase(space: SearchSpace, chosen: Collection[str]) -> tuple[RemovalState, set[str]]:
-    """The network without what was chosen, and what of it was taken out: the largest first, as construct does."""
-    state, erased = space.removal_state(), set()
-    candidates = space.candidates
-    wanted = [at for at, structure in enumerate(candidates) if structure.tensor in chosen]
-    for at in sorted(wanted, key=lambda at: (-len(candidates[at].region), at)):
-        if state.is_gone(candidates[at].tensor):
-            continue
-        if state.erase(at):
-            erased.add(candidates[at].tensor)
-        else:
-            state.undo()
-    return state, erased
 
 
 def _why_gone(tensor: str, chosen: Collection[str], erased: Collection[str], parents: Mapping[str, str | None]) -> str:

@@ -101,6 +101,24 @@ class RemovalState:
         self.undo()
         return False
 
+    def erase_all(self, structures: Sequence[int]) -> list[int]:
+        """Drop these structures: all of them if that is valid, else the largest first, as far as that goes.
+
+        Gives those that were dropped; the others are gone with them, or have to stay. A part of a valid set is not
+        always valid: what is left of a block may be constant, and to hold that may take more than the block did.
+        """
+        order = sorted(structures, key=lambda at: (-len(self._structures[at].region), at))
+        dropped = []
+        for at in order:
+            if not self.is_gone(self._structures[at].tensor):
+                self.erase(at)
+                dropped.append(at)
+        if self.valid:
+            return dropped
+        for _ in dropped:
+            self.undo()
+        return [at for at in order if not self.is_gone(self._structures[at].tensor) and self.take(at)]
+
     def undo(self) -> None:
         """Take the last `erase` back."""
         mark = self._marks.pop()

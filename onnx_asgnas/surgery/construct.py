@@ -125,25 +125,15 @@ def _is_zero(group: Group, is_away: Callable[[str], NDArray[np.bool_]]) -> bool:
 
 
 def _erase(space: SearchSpace, structures: Sequence[int]) -> tuple[RemovalState | None, list[int]]:
-    """Erase structures: all of them if that is valid, else the largest first, as far as that goes."""
+    """The network without these structures, as far as it stays valid, and those that were dropped."""
     if not structures:
         return None, []
-    candidates = space.candidates
-    order = sorted(structures, key=lambda i: (-len(candidates[i].region), i))
     state = space.removal_state()
-    removed = []
-    for index in order:
-        if not state.is_gone(candidates[index].tensor):
-            state.erase(index)
-            removed.append(index)
-    if not state.valid:
-        for _ in removed:
-            state.undo()
-        removed = [i for i in order if not state.is_gone(candidates[i].tensor) and state.take(i)]
-        for index in order:
-            if not state.is_gone(candidates[index].tensor):
-                tensor = candidates[index].tensor
-                logger.warning("%s stays: without it the network would be cut through", tensor)
+    removed = state.erase_all(structures)
+    for index in structures:
+        tensor = space.candidates[index].tensor
+        if index not in removed and not state.is_gone(tensor):
+            logger.warning("%s stays: without it the network would be cut through", tensor)
     return state, removed
 
 

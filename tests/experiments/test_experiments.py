@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -145,14 +146,15 @@ def test_runs_are_done_once_and_in_an_order_that_works(tiny: Path, tmp_path: Pat
     assert "Compact against zeroed full, 3 runs" in text
     assert "With the hierarchy 3 of 3 chosen sets are valid" in text
     assert "5 runs, which took " in text and "Latency of H2SPG: full " in text
-    assert text.count("\n| ") == 6
+    assert text.count("\n| ") == 2 + 5 + 3  # at a glance, by method, what is varied
+    assert "| Tiny | " in text and "Of the projection:\n\n| epsilon | 0.0 | 0.9 |" in text
 
 
 def test_points_of_a_sweep_that_are_runs_already() -> None:
     found = experiments.read("stackedunets-6k")
     ways = {name: [found.method_at(sweep, point) for point in sweep.points] for name, sweep in found.sweeps.items()}
     assert ways["epsilon"] == ["h2spg", "epsilon=0.5", "epsilon=0.9", "epsilon=0.95", "epsilon=0.99"]
-    assert ways["groups"] == ["remove_groups=1", "remove_groups=2", "h2spg", "remove_groups=4", "remove_groups=5"]
+    assert ways["groups"] == ["remove_groups=1", "remove_groups=2", "remove_groups=3", "h2spg", "remove_groups=5"]
     assert ways["scores"][:4] == ["h2spg", "paper", "score=hesso", "magnitude"] and ways["scores"][-1] == "random"
     assert ways["weights"][0] == "score=mean-magnitude" and ways["weights"][2] == "paper"
     assert len(set(found.all_methods)) == len(found.all_methods)
@@ -162,13 +164,35 @@ def test_points_of_a_sweep_that_are_runs_already() -> None:
     assert "keep_macs" not in found.options_of("joint")
 
 
-def test_a_line_of_another_target_is_not_this_run(tiny: Path, tmp_path: Path) -> None:
+def test_a_line_of_another_target_or_network_is_not_this_run(tiny: Path, tmp_path: Path) -> None:
     runner, found = runner_in(tmp_path), experiments.read(str(tiny))
-    line = {"name": "tiny-plain-0", "experiment": "tiny", "method": "plain", "seconds": 7.0}
-    for target, left in (({}, 4), ({"target": "remove_groups=2"}, 4), ({"target": "keep_macs=0.5"}, 5)):
-        runner.results.write_text(json.dumps(line | target) + "\n")
+    line = {"name": "tiny-plain-0", "experiment": "tiny", "method": "plain", "seconds": 7.0, "model": found.model}
+    of_target = ({}, 4), ({"target": "remove_groups=2"}, 4), ({"target": "keep_macs=0.5"}, 5)
+    for differs, left in (*of_target, ({"model": "stackedunets?width=9"}, 5)):
+        runner.results.write_text(json.dumps(line | differs) + "\n")
         assert len(runner.missing(found)) == left
     assert runner.estimate(runner.runs(found)) == 4 + 7
+
+
+def test_what_two_experiments_vary_stands_side_by_side(tiny: Path) -> None:
+    one = experiments.read(str(tiny))
+    other = replace(one, name="other", title="Other")
+    accuracy = {("tiny", "h2spg"): 0.7, ("tiny", "epsilon=0.9"): 0.8, ("other", "h2spg"): 0.9}
+    facts = {"params": 10, "macs": 100, "seconds": 1.0}
+    lines = [
+        {"name": f"{e}-{m}-0", "experiment": e, "method": m, "accuracy": right, **facts}
+        for (e, m), right in accuracy.items()
+    ]
+    last = {"name": "other-epsilon=0.9-0", "experiment": "other", "method": "epsilon=0.9", "accuracy": 0.85, **facts}
+    text = page([one, other], [*lines, last])
+    table = text.partition("## Of the projection, side by side\n\n")[2].splitlines()
+    assert table[0] == "| epsilon | Tiny | Other | mean |"
+    assert table[2:5] == [
+        "| 0.9 | 80.00 | 85.00 | 82.50 |",
+        "| **0.0**, the default | 70.00 | 90.00 | 80.00 |",
+        "",
+    ]
+    assert "0.9 | 80.00 |" not in page([one, other], lines)  # where one has not got it yet
 
 
 def test_pictures_of_results_are_the_same_each_time(tiny: Path, tmp_path: Path) -> None:

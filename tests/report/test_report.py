@@ -124,6 +124,16 @@ def test_both_chosen_of_which_one_must_stay(space: SearchSpace) -> None:
     assert [fate.reason for fate in kept] == ["it is at zero, but the network needs it"]
 
 
+def test_a_part_of_what_was_chosen_would_not_be_valid() -> None:
+    space = analyze(build("superresnet", width=2, depth=10, in_channels=1, size=28))
+    block = {f"stage0.block0.first.k{size}.bn" for size in (3, 5, 7)}  # a map of constants is left of the block
+    others = {"stage3.block0.first.k3.bn", "stage3.block0.first.k5.bn"}  # they hold more than the map
+    alone, together = (by_tensor(fates_of(space, chosen, {})) for chosen in (block, block | others))
+    assert sum(alone[tensor].removed for tensor in block) == 2
+    assert {tensor for tensor, fate in together.items() if fate.chosen and fate.removed} == block | others
+    assert together["stage0.block0.second.k3.bn"].reason == "dead without the others"
+
+
 def test_a_protected_structure_says_so() -> None:
     space = analyze(build("stackedunets", width=8), protect=["bn38"])
     assert by_tensor(fates_of(space, (), {}))["bn38"].reason == "protected by 'bn38'"
