@@ -286,15 +286,20 @@ def _around(found: Sequence[Record]) -> str:
     around: list[dict[str, Any]] = [r["around"] for r in found if "around" in r]
     if not around:
         return ""
+    busy: dict[str, float] = {}
+    for record in found:
+        if "around" in record:
+            busy[record["kind"]] = max(busy.get(record["kind"], 0.0), record["around"]["load"])
     last = around[-1]
     versions = ", ".join(f"{name} {version}" for name, version in last["versions"].items() if version)
     environments = "; ".join(f"{name}: {', '.join(packages)}" for name, packages in last["environments"].items())
     commits = ", ".join(dict.fromkeys(each["commit"] for each in around if each["commit"])) or "outside of a checkout"
-    busy = max(each["load"] for each in around)
+    loads = ", ".join(f"{kind} {load:g}" for kind, load in busy.items())
     return (
         f"Commits {commits}; {last['processor']}, {last['cores']} cores, Python {last['python']}, {versions}. "
         f"Environments: {environments}. "
-        f"The load of the machine before each measurement was at most {busy}: ratios hold, times are too long.\n"
+        f"The load of the machine before each measurement was at most: {loads}. Where it is above the "
+        "cores, ratios hold and times are too long.\n"
     )
 
 
