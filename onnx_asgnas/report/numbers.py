@@ -24,13 +24,16 @@ def milliseconds(number: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """A length of time: 42.1 s, 3 min 20 s, 2 h 5 min."""
+    """A length of time: 42.1 s, 3 min 20 s, 2 h 5 min, 9 days."""
     if seconds is None:
         return DASH
     if seconds < 99.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+    if minutes < 100:
+        return f"{minutes} min {rest} s"
+    hours, rest = divmod(minutes, 60)
+    return f"{hours} h {rest} min" if hours < 100 else f"{round(hours / 24):,} days"
 
 
 def percent(fraction: float | None) -> str:

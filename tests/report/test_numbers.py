@@ -26,6 +26,7 @@ from onnx_asgnas.report import numbers
         (numbers.duration, 99.99, "1 min 40 s"),
         (numbers.duration, 200, "3 min 20 s"),
         (numbers.duration, 7500, "2 h 5 min"),
+        (numbers.duration, 800_000, "9 days"),
         (numbers.percent, 0.8312, "83.1 %"),
         (numbers.percent, 1, "100.0 %"),
     ],

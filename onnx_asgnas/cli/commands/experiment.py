@@ -122,16 +122,21 @@ def _told(line: dict[str, object]) -> str:
 
 def _list(as_json: bool) -> None:
     from onnx_asgnas import experiments
+    from onnx_asgnas.report.numbers import duration
 
     found = [experiments.read(name) for name in experiments.names()]
     if as_json:
         print_json({"experiments": [{"name": e.name, "title": e.title} for e in found]})
         return
-    rows = []
-    for e in found:
-        runs = len(e.all_methods) * len(e.seeds)
-        rows.append([e.name, e.title, str(runs), f"{runs * e.seconds / 60:,.0f}"])
-    draw_table("", ["experiment", "what", "runs", "minutes"], rows, left=2)
+    for title, published in (("On Fashion-MNIST, for two cores", False), ("The paper's own settings", True)):
+        rows = []
+        for e in found:
+            if e.name.startswith("paper/") == published:
+                runs = len(e.all_methods) * len(e.seeds)
+                what = e.title.removesuffix(", the paper's setting")
+                rows.append([e.name, what, str(runs), duration(runs * e.seconds)])
+        draw_table(title, ["experiment", "what", "runs", "about"], rows, left=2)
+        say()
 
 
 @app.command()
