@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -197,7 +198,7 @@ def _row(method: str, runs: Sequence[Line]) -> str:
         _accuracy(runs),
         f"{mean(run['params'] for run in runs):,.0f}",
         f"{mean(run['macs'] for run in runs) / 1e6:.2f} M",
-        "; ".join(_removed(run["chosen"]) for run in runs if run.get("chosen")) or "–",
+        _removed([run["chosen"] for run in runs if run.get("chosen")]),
         f"{100 * mean(ratios):.0f} %" if ratios else "–",
         f"{mean(run.get('wall', run['seconds']) for run in runs):.0f}",
     )
@@ -226,8 +227,10 @@ def plain_title(method: str) -> str:
     return TITLES.get(method, method.replace("_", " ")).replace("**", "")
 
 
-def _removed(chosen: Sequence[str]) -> str:
-    return ", ".join(chosen) if len(chosen) <= 4 else f"{len(chosen)} structures"
+def _removed(chosen: Iterable[Sequence[str]]) -> str:
+    """What the runs removed: by name where that is few, and once where several chose the same."""
+    told = Counter(", ".join(sorted(each)) if len(each) <= 4 else f"{len(each)} structures" for each in chosen)
+    return "; ".join(f"{what} ({times} times)" if times > 1 else what for what, times in told.items()) or "–"
 
 
 def _verdicts(by_method: Mapping[str, Sequence[Line]]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from onnx_asgnas.report.pictures import axes_of, new_figure, save_figure
 from onnx_asgnas.space import SearchSpace
 
 _COLUMN, _ROW = 1.25, 0.42
-"""Inches from box to box."""
+"""Inches from box to box: across at least, and down for each line of text."""
 _BOX = (0.86, 0.56)
 """A box as a part of that."""
+_SIGN, _MOST_SIGNS = 0.062, 24
+"""The width of a character in inches, and the longest line."""
 _KEPT, _GONE = "#0072b2", "#9aa0a8"
 _MOST_BOXES = 150
 
@@ -31,14 +34,18 @@ def draw_network(space: SearchSpace, chosen: Collection[str], path: Path) -> boo
         return False
     gone = _gone(space, chosen)
     placed = in_layers(len(chains), edges)
-    figure = new_figure(_COLUMN * (placed.width + 1.1), _ROW * (placed.height + 0.3))
+    labels = [label_of(chain) for chain in chains]
+    lines = [line for label in labels for line in label]
+    column = max(_COLUMN, _SIGN * max(map(len, lines)) / _BOX[0])
+    row = _ROW if all(len(label) == 1 for label in labels) else 1.5 * _ROW
+    figure = new_figure(column * (placed.width + 1.1), row * (placed.height + 0.3))
     axes = axes_of(figure)
     axes.set(xlim=(-0.55, placed.width + 0.55), ylim=(placed.height - 0.35, -0.65))
     axes.axis("off")
     grey = [chain[0] in gone for chain in chains]
     _draw_edges(axes, placed, edges, grey)
-    for chain, (x, y), is_gone in zip(chains, placed.places, grey, strict=True):
-        _draw_box(axes, _label(chain), x, y, is_gone)
+    for label, (x, y), is_gone in zip(labels, placed.places, grey, strict=True):
+        _draw_box(axes, "\n".join(label), x, y, is_gone)
     save_figure(figure, path)
     return True
 
@@ -76,8 +83,22 @@ def _gone(space: SearchSpace, chosen: Collection[str]) -> set[str]:
     return {name for fate in fates_of(space, chosen, {}) if fate.removed for name in fate.structure.region}
 
 
-def _label(chain: Sequence[str]) -> str:
-    return chain[0] if len(chain) == 1 else f"{chain[0]} – {chain[-1]}"
+def label_of(chain: Sequence[str]) -> list[str]:
+    """The first and the last name of a chain, as one line, or as two: what they have in common stands above."""
+    first, last = chain[0], chain[-1]
+    text = first if len(chain) == 1 else f"{first} – {last}"
+    if len(text) <= _MOST_SIGNS:
+        return [text]
+    common = first[: _parted_at(first, last)]
+    rests = [name[len(common) :] for name in dict.fromkeys((first, last))]
+    lines = (common.rstrip("./"), " – ".join(rests)) if common else (f"{first} –", last)[len(chain) == 1 :]
+    return [f"…{line[1 - _MOST_SIGNS :]}" if len(line) > _MOST_SIGNS else line for line in lines]
+
+
+def _parted_at(first: str, last: str) -> int:
+    """Behind which separator two names differ; of one name, where its last part begins."""
+    common = "".join(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False)))
+    return max(common.rfind("."), common.rfind("/")) + 1
 
 
 def _draw_edges(axes: Any, placed: Placed, edges: Sequence[Edge], grey: Sequence[bool]) -> None:

@@ -11,7 +11,7 @@ import pytest
 from onnx_asgnas.models import build
 from onnx_asgnas.report import network_picture
 from onnx_asgnas.report.layers import in_layers
-from onnx_asgnas.report.network_picture import chains_of, draw_network
+from onnx_asgnas.report.network_picture import chains_of, draw_network, label_of
 from onnx_asgnas.space import SearchSpace, analyze
 
 
@@ -50,6 +50,17 @@ def test_operators_that_follow_one_another_share_a_box(space: SearchSpace) -> No
     labels = [(chain[0], chain[-1]) for chain in chains]
     assert ("conv0", "conv3") in labels and ("pool13", "resize19") in labels
     assert all(source < target for source, target in edges)
+
+
+def test_long_names_take_two_lines() -> None:
+    assert label_of(["conv0", "relu2", "conv3"]) == ["conv0 – conv3"]
+    assert label_of(["stage0.block0.first.k3.conv", "stage0.block0.first.k3.bn"]) == [
+        "stage0.block0.first.k3",
+        "conv – bn",
+    ]
+    assert label_of(["/features/features.0/features.0.0/Conv"]) == ["…features.0/features.0.0", "Conv"]
+    assert label_of(["stage3.block0.add", "linear_of_head"]) == ["stage3.block0.add –", "linear_of_head"]
+    assert label_of(["a" * 30]) == ["…" + "a" * 23]
 
 
 def test_a_box_is_grey_as_a_whole_or_not_at_all(space: SearchSpace) -> None:
