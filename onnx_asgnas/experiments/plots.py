@@ -66,8 +66,11 @@ def _of_one(experiment: Experiment, runs: Lines, folder: Path) -> Iterable[Pictu
 
 
 def _sizes(data: str, done: Sequence[tuple[Experiment, Lines]], folder: Path) -> Iterable[Picture]:
-    """Accuracy over parameters and over multiply-accumulates, a colour for each network, a sign for each method."""
-    from matplotlib.ticker import EngFormatter
+    """Accuracy over parameters and over multiply-accumulates, a colour for each network, a sign for each method.
+
+    Without the networks that are cut through: they guess.
+    """
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
     methods = list(dict.fromkeys(m for experiment, runs in done for m in experiment.methods if m in runs))
     figure = new_figure(9, 4)
@@ -75,12 +78,15 @@ def _sizes(data: str, done: Sequence[tuple[Experiment, Lines]], folder: Path) ->
     for axes, key, label in ((left, "params", "parameters"), (right, "macs", "multiply-accumulates")):
         for (_, runs), colour in zip(done, _cycle(_COLOURS), strict=False):
             for method, mark in zip(methods, _cycle(_MARKS), strict=False):
-                values = accuracies(runs.get(method, ()))
+                whole = [line for line in runs.get(method, ()) if line.get("valid") is not False]
+                values = accuracies(whole)
                 if values:
-                    sizes = [line[key] for line in runs[method]]
+                    sizes = [line[key] for line in whole]
                     axes.errorbar(mean(sizes), mean(values), **_bar(values), color=colour, marker=mark, capsize=2)
-        axes.set(xlabel=label, xlim=(0, None))
+        axes.set(xlabel=label, xscale="log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
         axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
+        axes.xaxis.set_minor_formatter(NullFormatter())
     left.set_ylabel("test accuracy, %")
     _legend(figure, [e.title for e, _ in done], methods)
     file = folder / f"sizes-{_file_name(data)}.svg"
@@ -123,6 +129,8 @@ def _sweep(experiment: Experiment, sweep: Sweep, runs: Lines, file: Path) -> Ite
     if full:
         axes.axhline(mean(full), color=_SOFT, linestyle="--", linewidth=1)
         axes.annotate("full, plain", (1, mean(full)), xycoords=("axes fraction", "data"), ha="right", va="bottom")
+    if all(isinstance(value, int) for value, _ in points):
+        axes.set_xticks(places)
     if not numeric:
         axes.set_xticks(places, [_short(str(value)) for value, _ in points], rotation=30, ha="right")
     axes.set(xlabel=sweep.option.replace("_", " "), ylabel="test accuracy, %")
