@@ -264,6 +264,8 @@ def test_on_the_command_line(tiny: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert "full network, trained plainly" in capsys.readouterr().out
     assert main(["experiment", str(tiny), "-o", str(tmp_path / "other"), "--only", "*scratch*"]) == 2
     assert "tiny-scratch-0 needs the network that tiny-h2spg-0 finds" in capsys.readouterr().err
+    assert main(["experiment", str(tiny), "--only", "nope"]) == 2
+    assert "no run is called 'nope'\nThey are called like tiny-plain-0" in capsys.readouterr().err
     page = tmp_path / "page.md"
     told = ["results", str(tmp_path / "runs" / "results.jsonl"), "--experiment", str(tiny), "-o", str(page)]
     assert main(told) == 0

@@ -58,6 +58,7 @@ def experiment(
     it will take is said before, and how long it took behind it.
     """
     from onnx_asgnas import experiments
+    from onnx_asgnas.errors import InputError
     from onnx_asgnas.report.numbers import duration
 
     if name is None:
@@ -67,6 +68,9 @@ def experiment(
     runner = experiments.Runner(
         folder=output, results=results or output / "results.jsonl", data_dir=data_dir, threads=threads
     )
+    names = [run.name for one in found for run in runner.runs(one)]
+    if not any(fnmatch(run, only) for run in names):
+        raise InputError(f"no run is called {only!r}", fix=f"They are called like {names[0]}; * stands for anything.")
     missing = [run for one in found for run in runner.missing(one) if fnmatch(run.name, only)]
     expected = runner.estimate(missing)
     if not as_json:
