@@ -10,7 +10,7 @@ from typing import Any
 from onnx_asgnas import models
 from onnx_asgnas.errors import InputError
 from onnx_asgnas.experiments.recipe import H2SPG, PLAIN, Experiment, Options, Sweep
-from onnx_asgnas.experiments.tables import Line, accuracies, mean, plain_title, standard_error
+from onnx_asgnas.experiments.tables import Line, accuracies, mean, plain_title, points_of, standard_error
 from onnx_asgnas.report.network_picture import draw_network
 from onnx_asgnas.report.pictures import axes_of, new_figure, save_figure
 from onnx_asgnas.space import analyze
@@ -110,10 +110,7 @@ def _legend(figure: Any, networks: Sequence[str], methods: Sequence[str]) -> Non
 
 def _sweep(experiment: Experiment, sweep: Sweep, runs: Lines, file: Path) -> Iterable[Picture]:
     """Mean accuracy, with standard errors, over what is varied; a line where the full network stands."""
-    points = [
-        (point[sweep.option], accuracies(runs.get(experiment.method_at(sweep, point), ()))) for point in sweep.points
-    ]
-    points = [(value, found) for value, found in points if found]
+    points = [(value, accuracies(found)) for value, found in points_of(experiment, sweep, runs)]
     if len(points) < 2:
         return
     figure = new_figure(5.5, 3.2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.resources
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,13 +68,21 @@ class Sweep:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class MoreSeeds:
+    """Further `seeds` of some `methods`, those that lie too close for the seeds of all."""
+
+    methods: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Experiment:
     """Runs of one network on one data set that differ in method and seed.
 
     `model` is a text for `models:`, to which each run adds its seed. `options` are fields of SearchConfig that all runs
     share, `variants` further methods by name, each with the fields, or the target, in which it differs, and `sweeps`
-    the ones of which each point is a method. `seconds` is about what a run takes on two cores. `has_folder` says that
-    the data lie in a folder that the user names.
+    the ones of which each point is a method. `more_seeds` are for methods that lie close. `seconds` is about what a run
+    takes on two cores. `has_folder` says that the data lie in a folder that the user names.
     """
 
     name: str
@@ -84,6 +92,7 @@ class Experiment:
     target: Target
     methods: tuple[str, ...] = (PLAIN, H2SPG, "random", SCRATCH)
     seeds: tuple[int, ...] = (0,)
+    more_seeds: MoreSeeds = MoreSeeds()
     options: Options = field(default_factory=dict)
     variants: Mapping[str, Options] = field(default_factory=dict)
     sweeps: Mapping[str, Sweep] = field(default_factory=dict)
@@ -94,19 +103,25 @@ class Experiment:
         known = METHODS.keys() | self.variants.keys()
         for method in self.methods:
             if method not in known:
-                choices = ", ".join(sorted(known))
-                raise self._wrong(f"there is no method {method!r}", f"Choose from: {choices}.")
+                raise self._no_method(method, known)
         points = [point for sweep in self.sweeps.values() for point in sweep.points]
         for options in (self.options, *self.variants.values(), *points):
             for name in options:
                 if name not in _OPTIONS and (options is self.options or name not in _TARGETS):
                     raise self._wrong(f"there is no option {name!r}", f"Choose from: {', '.join(sorted(_OPTIONS))}.")
+        for method in self.more_seeds.methods:
+            if method not in self.all_methods:
+                raise self._no_method(method, self.all_methods)
 
     @property
     def all_methods(self) -> tuple[str, ...]:
         """The methods, and each point of a sweep that is none of them."""
         points = (self.method_at(sweep, point) for sweep in self.sweeps.values() for point in sweep.points)
         return tuple(dict.fromkeys((*self.methods, *points)))
+
+    def seeds_of(self, method: str) -> tuple[int, ...]:
+        """The seeds that a method is run with."""
+        return self.seeds + (self.more_seeds.seeds if method in self.more_seeds.methods else ())
 
     def method_at(self, sweep: Sweep, point: Options) -> str:
         """The method that a point of a sweep is: one that does the same, or one of its own, as epsilon=0.5."""
@@ -162,6 +177,9 @@ class Experiment:
         source, mark, arguments = self.data.partition("?")
         return self.data if folder is None else f"{source}:{folder}{mark}{arguments}"
 
+    def _no_method(self, method: str, known: Iterable[str]) -> InputError:
+        return self._wrong(f"there is no method {method!r}", f"Choose from: {', '.join(sorted(known))}.")
+
     def _wrong(self, what: str, fix: str) -> InputError:
         return InputError(f"experiment {self.name}: {what}", fix=fix, experiment=self.name)
 
@@ -197,12 +215,16 @@ def read(name: str) -> Experiment:
         values: dict[str, Any] = tomllib.loads(text)
         values["target"] = Target(**values["target"])
         sweeps = {n: Sweep(**{**s, "points": tuple(s["points"])}) for n, s in values.pop("sweeps", {}).items()}
-        lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
-        return Experiment(name=name, sweeps=sweeps, **(values | lists))
+        more = MoreSeeds(**_with_tuples(values.pop("more_seeds", {})))
+        return Experiment(name=name, sweeps=sweeps, more_seeds=more, **_with_tuples(values))
     except (tomllib.TOMLDecodeError, TypeError, KeyError) as problem:
         raise InputError(
             f"experiment {name}: {problem}", fix="Compare it with onnx_asgnas/experiments/stackedunets-6k.toml."
         ) from None
+
+
+def _with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 def _text(path: Path) -> str:

@@ -71,7 +71,8 @@ class Runner:
     def runs(self, experiment: Experiment) -> list[Run]:
         """All runs, seed by seed, each after what it needs."""
         order = sorted(experiment.all_methods, key=lambda method: method == SCRATCH)
-        return [Run(experiment, method, seed) for seed in experiment.seeds for method in order]
+        seeds = dict.fromkeys(seed for method in order for seed in experiment.seeds_of(method))
+        return [Run(experiment, m, seed) for seed in seeds for m in order if seed in experiment.seeds_of(m)]
 
     def finished(self) -> dict[str, Line]:
         """The lines of the finished runs by name; raises InputError for a file that holds something else."""

@@ -22,7 +22,7 @@ TITLES: Mapping[str, str] = {
     "joint": "H2SPG, structures and channels (joint), half of the MACs",
     SCRATCH: "H2SPG's compact network from scratch",
 }
-_HEAD = ("", "test accuracy", "parameters", "MACs", "removed", "latency", "wall-clock, s")
+_HEAD = ("", "seeds", "test accuracy", "parameters", "MACs", "removed", "latency", "wall-clock, s")
 _OVERVIEW = (PLAIN, H2SPG, "random", "magnitude", SCRATCH)
 """The methods that the table of all experiments shows."""
 
@@ -55,7 +55,7 @@ def _overview(experiments: Sequence[Experiment], found: Mapping[str, Sequence[Li
             full = runs.get(PLAIN)
             part = mean(run["macs"] for run in runs[H2SPG]) / full[0]["macs"] if full else None
             kept = "–" if part is None else f"{100 * part:.0f} %"
-            cells = [_accuracy(runs.get(method, ())) for method in _OVERVIEW]
+            cells = [_accuracy(runs.get(method, ()), usual=len(experiment.seeds)) for method in _OVERVIEW]
             cells[1] = f"**{cells[1]}**"
             rows.append(_cells(experiment.title, kept, *cells))
     if not rows:
@@ -80,7 +80,8 @@ def _compared(experiments: Sequence[Experiment], found: Mapping[str, Sequence[Li
             if len(means) == len(both):
                 value = f"{point[first.option]}"
                 value = f"**{value}**, the default" if all(method == H2SPG for _, method in methods) else value
-                rows.append((mean(means), _cells(value, *map(_accuracy, runs), f"{mean(means):.2f}")))
+                cells = [_accuracy(each, usual=len(e.seeds)) for each, e in zip(runs, both, strict=True)]
+                rows.append((mean(means), _cells(value, *cells, f"{mean(means):.2f}")))
         if rows:
             ordered = [row for _, row in sorted(rows, key=lambda row: -row[0])]
             head = _table((first.option, *(e.title for e in both), "mean"))
@@ -155,8 +156,7 @@ def _varied(
     experiment: Experiment, sweep: Sweep, runs: Mapping[str, Sequence[Line]], drawn: Sequence[tuple[str, str]]
 ) -> list[str]:
     """What one thing that is varied leads to: a column for each value, and the picture."""
-    points = [(point[sweep.option], runs.get(experiment.method_at(sweep, point), ())) for point in sweep.points]
-    points = [(value, found) for value, found in points if found]
+    points = points_of(experiment, sweep, runs)
     if not points:
         return []
     sizes = (f"{mean(run['macs'] for run in found) / 1e6:.2f} M" for _, found in points)
@@ -171,6 +171,17 @@ def _varied(
     ]
 
 
+def points_of(
+    experiment: Experiment, sweep: Sweep, runs: Mapping[str, Sequence[Line]]
+) -> list[tuple[Any, Sequence[Line]]]:
+    """The points of a sweep that have been run, each with its runs of the experiment's own seeds: the same for all."""
+    points = []
+    for point in sweep.points:
+        found = runs.get(experiment.method_at(sweep, point), ())
+        points.append((point[sweep.option], [run for run in found if run["seed"] in experiment.seeds]))
+    return [(value, found) for value, found in points if found]
+
+
 def _table(head: Sequence[str]) -> list[str]:
     return [_cells(*head), "|" + "---|" * len(head)]
 
@@ -179,12 +190,12 @@ def _cells(*cells: str) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _accuracy(runs: Iterable[Line]) -> str:
-    """Mean test accuracy in percent, with its standard error where there are several runs."""
+def _accuracy(runs: Iterable[Line], usual: int | None = None) -> str:
+    """Mean test accuracy in percent, with its error; in brackets how many runs it is of, where that is not `usual`."""
     right = accuracies(runs)
     if not right:
         return "–"
-    return f"{mean(right):.2f} ± {standard_error(right):.2f}" if len(right) > 1 else f"{mean(right):.2f}"
+    return with_error(right) + (f" ({len(right)})" if usual not in (None, len(right)) else "")
 
 
 def _drawn(pictures: Sequence[tuple[str, str]]) -> list[str]:
@@ -195,6 +206,7 @@ def _row(method: str, runs: Sequence[Line]) -> str:
     ratios = [run["latency_ratio"] for run in runs if run.get("latency_ratio")]
     return _cells(
         TITLES.get(method, method.replace("_", " ")),
+        str(len(runs)),
         _accuracy(runs),
         f"{mean(run['params'] for run in runs):,.0f}",
         f"{mean(run['macs'] for run in runs) / 1e6:.2f} M",
@@ -219,7 +231,7 @@ def _latency(method: str, runs: Iterable[Line]) -> str:
 
 def accuracies(runs: Iterable[Line]) -> list[float]:
     """Test accuracies in percent, of the runs that have one."""
-    return [100 * run["accuracy"] for run in runs if run.get("accuracy") is not None]
+    return [100 * run["accuracy"] for run in runs if _is_judged(run)]
 
 
 def plain_title(method: str) -> str:
@@ -244,20 +256,35 @@ def _verdicts(by_method: Mapping[str, Sequence[Line]]) -> list[str]:
             f"Compact against zeroed full, {len(checks)} runs: the largest relative difference is {max(checks):.1e}."
         )
     found += filter(None, [_latency(H2SPG, by_method.get(H2SPG, ()))])
-    means = {m: mean(accuracies(runs)) for m, runs in by_method.items() if "=" not in m and _judged(runs)}
-    if H2SPG in means and len(means) > 1:
-        against = ", ".join(f"{means[H2SPG] - value:+.2f} against {m}" for m, value in means.items() if m != H2SPG)
-        found.append(f"H2SPG in points: {against}.")
+    against = [
+        f"{with_error(differences, signed=True)} against {method}"
+        for method, runs in by_method.items()
+        if method != H2SPG and "=" not in method and (differences := _differences(by_method.get(H2SPG, ()), runs))
+    ]
+    if against:
+        found.append(f"H2SPG in points, seed by seed: {', '.join(against)}.")
     return found
 
 
-def _judged(runs: Sequence[Line]) -> bool:
-    return all(run.get("accuracy") is not None for run in runs)
+def _differences(runs: Iterable[Line], others: Iterable[Line]) -> list[float]:
+    """How much better in points the first runs are than the others, for each seed that both have."""
+    left, right = ({run["seed"]: 100 * run["accuracy"] for run in each if _is_judged(run)} for each in (runs, others))
+    return [left[seed] - right[seed] for seed in sorted(left.keys() & right.keys())]
+
+
+def _is_judged(run: Line) -> bool:
+    return run.get("accuracy") is not None
 
 
 def mean(values: Iterable[float]) -> float:
     """The arithmetic mean."""
     return statistics.fmean(values)
+
+
+def with_error(values: Sequence[float], *, signed: bool = False) -> str:
+    """The mean with two digits, and its standard error where there are several values."""
+    told = f"{mean(values):+.2f}" if signed else f"{mean(values):.2f}"
+    return f"{told} ± {standard_error(values):.2f}" if len(values) > 1 else told
 
 
 def standard_error(values: Iterable[float]) -> float:
@@ -271,6 +298,7 @@ _INTRODUCTION = """# Results
 Written by `onnx-asgnas results docs/results.jsonl -o docs/results.md`; the command above each table does its runs again
 (`--estimate` says how long that takes, `--results docs/results.jsonl` keeps them here).
 
-Accuracy is that of the last epoch on the test images, in percent, mean ± standard error over the seeds. Latency is the
-compact network's as a part of the full one's, in onnxruntime, batch 1, paired medians. Wall-clock is all of a run.
+Accuracy is that of the last epoch on the test images, in percent, mean ± standard error over the seeds; a number in
+brackets says how many seeds where a row or column has others. Latency is the compact network's as a part of the full
+one's, in onnxruntime, batch 1, paired medians. Wall-clock is all of a run.
 """

@@ -180,10 +180,10 @@ def test_what_two_experiments_vary_stands_side_by_side(tiny: Path) -> None:
     accuracy = {("tiny", "h2spg"): 0.7, ("tiny", "epsilon=0.9"): 0.8, ("other", "h2spg"): 0.9}
     facts = {"params": 10, "macs": 100, "seconds": 1.0}
     lines = [
-        {"name": f"{e}-{m}-0", "experiment": e, "method": m, "accuracy": right, **facts}
+        {"name": f"{e}-{m}-0", "experiment": e, "method": m, "seed": 0, "accuracy": right, **facts}
         for (e, m), right in accuracy.items()
     ]
-    last = {"name": "other-epsilon=0.9-0", "experiment": "other", "method": "epsilon=0.9", "accuracy": 0.85, **facts}
+    last = {**lines[-1], "name": "other-epsilon=0.9-0", "method": "epsilon=0.9", "accuracy": 0.85}
     text = page([one, other], [*lines, last])
     table = text.partition("## Of the projection, side by side\n\n")[2].splitlines()
     assert table[0] == "| epsilon | Tiny | Other | mean |"
@@ -193,6 +193,32 @@ def test_what_two_experiments_vary_stands_side_by_side(tiny: Path) -> None:
         "",
     ]
     assert "0.9 | 80.00 |" not in page([one, other], lines)  # where one has not got it yet
+
+
+def test_more_seeds_are_for_the_methods_named(tiny: Path, tmp_path: Path) -> None:
+    text = tiny.read_text() + '\n[more_seeds]\nmethods = ["h2spg", "scratch"]\nseeds = [1, 2]\n'
+    tiny.write_text(text)
+    found = experiments.read(str(tiny))
+    runs = [(run.method, run.seed) for run in runner_in(tmp_path).runs(found)]
+    of_all = [(method, 0) for method in ("plain", "h2spg", "second", "epsilon=0.9", "scratch")]
+    assert runs == [*of_all, ("h2spg", 1), ("scratch", 1), ("h2spg", 2), ("scratch", 2)]
+
+    facts = {"experiment": "tiny", "params": 10, "macs": 100, "seconds": 1.0}
+    right = {"plain": (0.9,), "h2spg": (0.8, 0.7, 0.6), "scratch": (0.7, 0.65, 0.55), "epsilon=0.9": (0.75,)}
+    lines = [
+        {"name": f"tiny-{m}-{seed}", "method": m, "seed": seed, "accuracy": value, **facts}
+        for m, values in right.items()
+        for seed, value in enumerate(values)
+    ]
+    shown = page([found], lines)
+    assert "| **70.00 ± 5.77 (3)** | – | – | 63.33 ± 4.41 (3) |" in shown
+    assert "| **H2SPG** | 3 | 70.00 ± 5.77 |" in shown
+    assert "seed by seed: -10.00 against plain, +6.67 ± 1.67 against scratch." in shown
+    assert "| test accuracy | 80.00 | 75.00 |" in shown, "a sweep compares the same seeds"
+
+    tiny.write_text(text.replace('["h2spg", "scratch"]', '["nope"]'))
+    with pytest.raises(InputError, match="there is no method 'nope'"):
+        experiments.read(str(tiny))
 
 
 def test_pictures_of_results_are_the_same_each_time(tiny: Path, tmp_path: Path) -> None:

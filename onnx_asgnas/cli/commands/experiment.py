@@ -136,7 +136,7 @@ def _list(as_json: bool) -> None:
         rows = []
         for e in found:
             if e.name.startswith("paper/") == published:
-                runs = len(e.all_methods) * len(e.seeds)
+                runs = sum(len(e.seeds_of(method)) for method in e.all_methods)
                 what = e.title.removesuffix(", the paper's setting")
                 rows.append([e.name, what, str(runs), duration(runs * e.seconds)])
         draw_table(title, ["experiment", "what", "runs", "about"], rows, left=2)
