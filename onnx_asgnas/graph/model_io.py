@@ -197,7 +197,9 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise ModelError(f"{name} does not exist", fix="Check the path.", path=name) from None
+        source = re.match(r"[a-z_]{2,}:", name)  # a drive has one letter
+        fix = f"onnx-asgnas convert {name} -o MODEL.onnx makes a file of it." if source else "Check the path."
+        raise ModelError(f"{name} does not exist", fix=fix, path=name) from None
     except OSError as error:
         raise ModelError(f"{name} cannot be read: {error.strerror}", fix="Check the path.", path=name) from None
 

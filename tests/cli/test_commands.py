@@ -166,6 +166,7 @@ def test_verify_fails_with_code_one_and_names_the_tensor(searched: Path, command
     ("arguments", "message"),
     [
         (["analyze", "none.onnx"], "none.onnx does not exist"),
+        (["analyze", "models:demosupnet"], "onnx-asgnas convert models:demosupnet -o MODEL.onnx makes a file of it"),
         (["analyze", "{model}", "--mode", "sideways"], "none of: erase, prune, joint"),
         (["analyze", "{model}", "--protect", "op:Gem"], "nothing matches the pattern 'op:Gem'"),
         (["convert", "models:nonet", "-o", "{folder}/x.onnx"], "nonet"),
