@@ -82,7 +82,7 @@ class Experiment:
     `model` is a text for `models:`, to which each run adds its seed. `options` are fields of SearchConfig that all runs
     share, `variants` further methods by name, each with the fields, or the target, in which it differs, and `sweeps`
     the ones of which each point is a method. `more_seeds` are for methods that lie close. `seconds` is about what a run
-    takes on two cores. `has_folder` says that the data lie in a folder that the user names.
+    takes on one core. `has_folder` says that the data lie in a folder that the user names.
     """
 
     name: str

@@ -118,12 +118,12 @@ class Runner:
             "versions": versions(),
         }
         self.results.parent.mkdir(parents=True, exist_ok=True)
-        with self.results.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        with self.results.open("ab", buffering=0) as file:  # in one piece: several processes may write to it
+            file.write((json.dumps(line) + "\n").encode())
         return line
 
     def _search(self, run: Run, on_event: Listener | None) -> Line:
-        place = self._place(run)
+        place = self.place(run)
         if place.config.exists():
             result = resume(place.path, on_event=on_event)
         else:
@@ -154,7 +154,7 @@ class Runner:
         }
 
     def _train(self, run: Run, on_event: Listener | None) -> Line:
-        place = self._place(run)
+        place = self.place(run)
         data = run.experiment.data_in(self.data_dir)
         if place.config.exists():
             result = resume_finetune(place.path, on_event=on_event)
@@ -183,7 +183,7 @@ class Runner:
 
     def _from_scratch(self, run: Run) -> onnx.ModelProto:
         assert run.needs is not None
-        found = self._place(run.needs).compact
+        found = self.place(run.needs).compact
         if not found.exists():
             raise InputError(
                 f"{run.name} needs the network that {run.needs.name} finds",
@@ -191,7 +191,8 @@ class Runner:
             )
         return reinitialised(load_model(found), run.seed + _SCRATCH_SEED)
 
-    def _place(self, run: Run) -> RunDirectory:
+    def place(self, run: Run) -> RunDirectory:
+        """Where a run is done."""
         return RunDirectory(self.folder / re.sub(r"[^\w.=-]+", "_", run.name))
 
 

@@ -25,6 +25,8 @@ _EXAMPLES = """Examples:
 
 - Everything on Fashion-MNIST, and how long that takes: `onnx-asgnas experiment all --estimate`
 
+- The same, two runs at a time: `onnx-asgnas experiment all --jobs 2`
+
 - Runs on Fashion-MNIST that are not finished yet: `onnx-asgnas experiment stackedunets-6k`
 
 - The paper's own setting, on images of yours: `onnx-asgnas experiment paper/darts-stl10 --data-dir ~/stl10`
@@ -48,14 +50,18 @@ def experiment(
     ] = None,
     only: Annotated[str, typer.Option("--only", metavar="PATTERN", help="Do only the runs of such names.")] = "*",
     estimate: Annotated[bool, typer.Option("--estimate", help="Say how long it will take, and do nothing.")] = False,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", min=1, help="So many runs at once, each in a process and thread of its own.")
+    ] = 1,
     threads: Threads = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Do the runs of an experiment that are not finished, one after another: methods and seeds on one network.
+    """Do the runs of an experiment that are not finished: methods and seeds on one network.
 
-    Finished runs are a line of JSON each. Ctrl-C stops after the step; the same command goes on from there. How long
-    it will take is said before, and how long it took behind it.
+    One after another, or --jobs at a time: small networks gain nothing from a second thread. Finished runs are a line
+    of JSON each. Ctrl-C stops after the step; the same command goes on from there. How long it will take is said
+    before, and how long it took behind it.
     """
     from onnx_asgnas import experiments
     from onnx_asgnas.errors import InputError
@@ -72,15 +78,18 @@ def experiment(
     if not any(fnmatch(run, only) for run in names):
         raise InputError(f"no run is called {only!r}", fix=f"They are called like {names[0]}; * stands for anything.")
     missing = [run for one in found for run in runner.missing(one) if fnmatch(run.name, only)]
-    expected = runner.estimate(missing)
+    expected = runner.estimate(missing) / max(1, min(jobs, len(missing)))
     if not as_json:
-        _plan(found, missing, runner)
+        _plan(found, missing, runner, expected)
     if estimate:
         if as_json:
             print_json({"runs": [run.name for run in missing], "seconds": expected})
         return
     began = monotonic()
-    lines = _done(missing, runner, quiet=as_json)
+    if jobs == 1:
+        lines = _done(missing, runner, quiet=as_json)
+    else:
+        lines = _done_at_once(missing, runner, None if name == ALL else name, jobs, quiet=as_json)
     if as_json:
         print_json({"runs": lines})
     elif lines:
@@ -102,8 +111,26 @@ def _done(missing: list[Run], runner: Runner, *, quiet: bool) -> list[dict[str, 
     return lines
 
 
-def _plan(found: tuple[Experiment, ...], missing: list[Run], runner: Runner) -> None:
-    """Say what is to be done, and for about how long."""
+def _done_at_once(
+    missing: list[Run], runner: Runner, source: str | None, jobs: int, *, quiet: bool
+) -> list[dict[str, Any]]:
+    """Do these runs, several at a time."""
+    from onnx_asgnas.cli.side_by_side import side_by_side
+
+    lines = []
+    try:
+        for line in side_by_side(missing, runner, source, jobs):
+            lines.append(line)
+            if not quiet:
+                say(_told(line))
+    except KeyboardInterrupt:
+        complain("interrupted; go on with the same command")
+        raise
+    return lines
+
+
+def _plan(found: tuple[Experiment, ...], missing: list[Run], runner: Runner, expected: float) -> None:
+    """Say what is to be done, and for about how long, one run after another and in all."""
     from onnx_asgnas.report.numbers import duration
 
     rows = []
@@ -112,10 +139,10 @@ def _plan(found: tuple[Experiment, ...], missing: list[Run], runner: Runner) -> 
         rows.append((one.title, f"{len(left)} of {len(runner.runs(one))}", duration(runner.estimate(left))))
     if len(rows) > 1:
         draw_table("", ["experiment", "runs to do", "about"], rows, left=1)
-        say(f"{len(missing)} runs, about {duration(runner.estimate(missing))}")
+        say(f"{len(missing)} runs, about {duration(expected)}")
     else:
-        title, count, about = rows[0]
-        say(f"{title}: {count} runs, about {about}")
+        title, count, _ = rows[0]
+        say(f"{title}: {count} runs, about {duration(expected)}")
 
 
 def _told(line: dict[str, object]) -> str:
