@@ -164,7 +164,7 @@ def _varied(
         f"{sweep.title}:",
         "",
         *_table((sweep.option, *(str(value) for value, _ in points))),
-        _cells("test accuracy", *(_accuracy(found) for _, found in points)),
+        _cells("test accuracy", *(_accuracy(found, usual=len(experiment.seeds)) for _, found in points)),
         _cells("MACs", *sizes),
         "",
         *(line for _, address in drawn for line in (f"![{sweep.title}]({address})", "")),
@@ -174,11 +174,16 @@ def _varied(
 def points_of(
     experiment: Experiment, sweep: Sweep, runs: Mapping[str, Sequence[Line]]
 ) -> list[tuple[Any, Sequence[Line]]]:
-    """The points of a sweep that have been run, each with its runs of the experiment's own seeds: the same for all."""
+    """The points of a sweep that have been run, each with its runs.
+
+    Of the experiment's own seeds, so that all points have the same, but where several points have more seeds.
+    """
+    methods = [experiment.method_at(sweep, point) for point in sweep.points]
+    more = len(set(methods) & set(experiment.more_seeds.methods)) > 1
     points = []
-    for point in sweep.points:
-        found = runs.get(experiment.method_at(sweep, point), ())
-        points.append((point[sweep.option], [run for run in found if run["seed"] in experiment.seeds]))
+    for value, method in zip(sweep.values, methods, strict=True):
+        found = [run for run in runs.get(method, ()) if more or run["seed"] in experiment.seeds]
+        points.append((value, found))
     return [(value, found) for value, found in points if found]
 
 

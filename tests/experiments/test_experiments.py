@@ -217,6 +217,10 @@ def test_more_seeds_are_for_the_methods_named(tiny: Path, tmp_path: Path) -> Non
     assert "seed by seed: -10.00 against plain, +6.67 ± 1.67 against scratch." in shown
     assert "| test accuracy | 80.00 | 75.00 |" in shown, "a sweep compares the same seeds"
 
+    tiny.write_text(text.replace('"scratch"]\nseeds', '"epsilon=0.9"]\nseeds'))
+    shown = page([experiments.read(str(tiny))], lines)
+    assert "| test accuracy | 70.00 ± 5.77 (3) | 75.00 |" in shown, "but where several points have more seeds"
+
     tiny.write_text(text.replace('["h2spg", "scratch"]', '["nope"]'))
     with pytest.raises(InputError, match="there is no method 'nope'"):
         experiments.read(str(tiny))
