@@ -40,7 +40,7 @@ def side_by_side(missing: list[Run], runner: Runner, source: str | None, jobs: i
             for run, process in ended:
                 running.remove((run, process))
                 if process.returncode != 0:
-                    raise _failed(run, _log(run, runner))
+                    raise _failed(run, process.returncode, _log(run, runner))
                 yield runner.finished()[run.name]
             if not ended:
                 time.sleep(_LOOK_EVERY)
@@ -68,7 +68,8 @@ def _log(run: Run, runner: Runner) -> Path:
     return folder.with_name(f"{folder.name}.log")
 
 
-def _failed(run: Run, log: Path) -> InputError:
-    said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    why = next((line.removeprefix("error: ") for line in reversed(said) if line.startswith("error: ")), "it ended")
+def _failed(run: Run, code: int, log: Path) -> InputError:
+    said = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    errors = [line.removeprefix("error: ") for line in said if line.startswith("error: ")]
+    why = errors[-1] if errors else f"its process ended with code {code}"
     return InputError(f"{run.name} failed: {why}", fix=f"{log} says more; the same command goes on.", run=run.name)

@@ -217,7 +217,7 @@ def read(name: str) -> Experiment:
         sweeps = {n: Sweep(**{**s, "points": tuple(s["points"])}) for n, s in values.pop("sweeps", {}).items()}
         more = MoreSeeds(**_with_tuples(values.pop("more_seeds", {})))
         return Experiment(name=name, sweeps=sweeps, more_seeds=more, **_with_tuples(values))
-    except (tomllib.TOMLDecodeError, TypeError, KeyError) as problem:
+    except (tomllib.TOMLDecodeError, AttributeError, TypeError, KeyError) as problem:
         raise InputError(
             f"experiment {name}: {problem}", fix="Compare it with onnx_asgnas/experiments/stackedunets-6k.toml."
         ) from None

@@ -80,7 +80,7 @@ def experiment(
     missing = [run for one in found for run in runner.missing(one) if fnmatch(run.name, only)]
     expected = runner.estimate(missing) / max(1, min(jobs, len(missing)))
     if not as_json:
-        _plan(found, missing, runner, expected)
+        _plan(found, missing, runner, f"{duration(expected)}{f' with {jobs} at a time' if jobs > 1 else ''}")
     if estimate:
         if as_json:
             print_json({"runs": [run.name for run in missing], "seconds": expected})
@@ -129,8 +129,8 @@ def _done_at_once(
     return lines
 
 
-def _plan(found: tuple[Experiment, ...], missing: list[Run], runner: Runner, expected: float) -> None:
-    """Say what is to be done, and for about how long, one run after another and in all."""
+def _plan(found: tuple[Experiment, ...], missing: list[Run], runner: Runner, about: str) -> None:
+    """Say what is to be done: how long each experiment takes one run after another, and all of them (`about`)."""
     from onnx_asgnas.report.numbers import duration
 
     rows = []
@@ -139,10 +139,10 @@ def _plan(found: tuple[Experiment, ...], missing: list[Run], runner: Runner, exp
         rows.append((one.title, f"{len(left)} of {len(runner.runs(one))}", duration(runner.estimate(left))))
     if len(rows) > 1:
         draw_table("", ["experiment", "runs to do", "about"], rows, left=1)
-        say(f"{len(missing)} runs, about {duration(expected)}")
+        say(f"{len(missing)} runs, about {about}")
     else:
         title, count, _ = rows[0]
-        say(f"{title}: {count} runs, about {duration(expected)}")
+        say(f"{title}: {count} runs, about {about}")
 
 
 def _told(line: dict[str, object]) -> str:
