@@ -100,6 +100,15 @@ class Experiment:
     has_folder: bool = False
 
     def __post_init__(self) -> None:
+        for name, value, kind in (
+            ("methods", self.methods, str),
+            ("seeds", self.seeds, int),
+            ("more_seeds.methods", self.more_seeds.methods, str),
+            ("more_seeds.seeds", self.more_seeds.seeds, int),
+        ):
+            if not isinstance(value, tuple) or not all(type(entry) is kind for entry in value):
+                example = "[0, 1, 2]" if kind is int else '["plain", "h2spg"]'
+                raise self._wrong(f"{name} is {value!r}, and no list", f"Write it like {name} = {example}.")
         known = METHODS.keys() | self.variants.keys()
         for method in self.methods:
             if method not in known:

@@ -356,6 +356,8 @@ def test_options_of_a_method() -> None:
     [
         (('"plain", ', '"plane", '), "there is no method 'plane'"),
         (("seconds = 1", "more_seeds = 1"), "has no attribute 'items'"),
+        (("seconds = 1", "seeds = 3"), "seeds is 3, and no list"),
+        (("seconds = 1", "more_seeds.seeds = 3"), "more_seeds.seeds is 3, and no list"),
         (("epochs", "epoch"), "there is no option 'epoch'"),
         (("remove_groups", "remove"), "unexpected keyword argument 'remove'"),
         (("title", "heading"), "unexpected keyword argument 'heading'"),
