@@ -22,6 +22,8 @@ Method = Literal["h2spg", "dhspg", "hesso"]
 
 SCORE, CHANNEL_SCORE = "measured", "cosine"
 """How redundant a structure and a channel is, unless it is said otherwise."""
+SELECT_AT, ZERO_AT = 0.1, 0.15
+"""When the groups are chosen and when they are at zero, as fractions of a search, unless it is said otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,6 +91,9 @@ def check_gates(mode: Mode, *, gates: bool) -> None:
 
 LEARNING_RATES: Mapping[str, float] = {"sgd": 0.05, "adam": 1e-3, "adamw": 1e-3}
 """The learning rate of each optimiser, unless it is said otherwise."""
+
+_LONGEST_HOLD = 0.5
+"""The part of a search that is annealed at least, however late its groups are at zero."""
 
 PRETRAINED = 1 / 3
 """The part of that learning rate that fits a start from trained weights."""
@@ -247,8 +252,8 @@ class SearchConfig(TrainConfig):
     method: Method = "h2spg"
     score: str = SCORE
     channel_score: str = CHANNEL_SCORE
-    select_at: float = 0.1
-    zero_at: float = 0.15
+    select_at: float = SELECT_AT
+    zero_at: float = ZERO_AT
     epsilon: float = 0.0
     protect: tuple[str, ...] = ()
     strict: bool = False
@@ -274,3 +279,16 @@ class SearchConfig(TrainConfig):
             )
         check_gates(self.mode, gates=self.gates)
         check_widths(self.mode, round_to=self.round_to, min_channels=self.min_channels)
+
+    @classmethod
+    def of(cls, **given: Any) -> Self:
+        """As for any training; and the learning rate falls only from `zero_at` on, at the latest from the middle.
+
+        What is annealed is then the network that stays, over a whole cosine.
+        """
+        config = super(SearchConfig, cls).of(**given)
+        if "schedule" in given:
+            return config
+        rising = config.warmup_epochs / config.epochs
+        hold = (min(config.zero_at, _LONGEST_HOLD) - rising) / (1 - rising)
+        return dataclasses.replace(config, schedule=f"cosine?hold={max(0.0, hold):.4g}")

@@ -114,6 +114,21 @@ def test_a_configuration_out_of_range(values: dict[str, Any], message: str) -> N
     assert caught.value.fix
 
 
+@pytest.mark.parametrize(
+    ("given", "schedule"),
+    [
+        ({}, "cosine?hold=0.15"),
+        ({"zero_at": 0.3}, "cosine?hold=0.3"),
+        ({"zero_at": 1.0}, "cosine?hold=0.5"),
+        ({"warmup_epochs": 1.0}, "cosine?hold=0.05556"),
+        ({"warmup_epochs": 2.0}, "cosine?hold=0"),
+        ({"schedule": "cosine"}, "cosine"),
+    ],
+)
+def test_the_learning_rate_of_a_search_falls_once_the_groups_are_at_zero(given: dict[str, Any], schedule: str) -> None:
+    assert SearchConfig.of(data="d", target=Target(remove_groups=1), **given).schedule == schedule
+
+
 def test_unknown_fields_are_named() -> None:
     values = json.loads(SearchConfig(data="d", target=Target(remove_groups=1)).to_json())
     with pytest.raises(InputError, match="unknown configuration fields: colour, shape"):

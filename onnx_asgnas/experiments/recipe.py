@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from onnx_asgnas.config import SearchConfig, Target
+from onnx_asgnas.config import SearchConfig, Target, TrainConfig
 from onnx_asgnas.errors import InputError
 
 if sys.version_info >= (3, 11):
@@ -36,6 +36,10 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
 
 _TARGETS = frozenset(f.name for f in dataclasses.fields(Target))
 _OPTIONS = {f.name for f in dataclasses.fields(SearchConfig)} - {"data", "target", "seed"}
+_PLAIN_OPTIONS = {f.name for f in dataclasses.fields(TrainConfig)} & _OPTIONS
+
+_ELSEWHERE = {"data", "target", "seed", "engine", "device", "threads", "checkpoint_every"}
+"""Options that a line tells by itself, or that differ from machine to machine."""
 
 Options = Mapping[str, Any]
 
@@ -142,12 +146,33 @@ class Experiment:
         return f"{sweep.option}={value:g}" if isinstance(value, int | float) else f"{sweep.option}={value}"
 
     def options_of(self, method: str) -> dict[str, Any]:
-        """The fields of SearchConfig for runs of one method; a score of structures holds for channels too."""
-        return self._without_target({**self.options, **self._differs(method)})
+        """The fields of its configuration for runs of one method; a score of structures holds for channels too.
+
+        A plain training has the learning rate of H2SPG's runs at every step.
+        """
+        options = self._without_target({**self.options, **self._differs(method)})
+        if method not in (PLAIN, SCRATCH):
+            return options
+        plain = {name: value for name, value in options.items() if name in _PLAIN_OPTIONS}
+        return {**plain, "schedule": self._config({}).schedule}
+
+    def config_of(self, method: str) -> TrainConfig:
+        """The whole configuration of runs of one method, but for the seed and the user's folder."""
+        if method in (PLAIN, SCRATCH):
+            return TrainConfig.of(data=self.data, **self.options_of(method))
+        return self._config(self._differs(method))
 
     def target_of(self, method: str) -> Target:
         """The target of runs of one method."""
         return self._target(self._differs(method))
+
+    def changed_since(self, line: Mapping[str, Any]) -> dict[str, Any]:
+        """The options of a finished run that are others now, as they were then; none where the line tells none."""
+        if line.get("method") not in self.all_methods or "config" not in line:
+            return {}
+        then, now = line["config"], options_set(dataclasses.asdict(self.config_of(line["method"])))
+        names = sorted((then.keys() | now.keys()) - _ELSEWHERE)
+        return {name: then.get(name) for name in names if then.get(name) != now.get(name)}
 
     def _differs(self, method: str) -> Options:
         """In what a method differs from the experiment's own options and target."""
@@ -167,7 +192,7 @@ class Experiment:
 
     def _config(self, differs: Options) -> SearchConfig:
         options = self._without_target({**self.options, **differs})
-        return SearchConfig.of(data="", target=self._target(differs), **options)
+        return SearchConfig.of(data=self.data, target=self._target(differs), **options)
 
     def _target(self, differs: Options) -> Target:
         own = {name: value for name, value in differs.items() if name in _TARGETS}
@@ -191,6 +216,11 @@ class Experiment:
 
     def _wrong(self, what: str, fix: str) -> InputError:
         return InputError(f"experiment {self.name}: {what}", fix=fix, experiment=self.name)
+
+
+def options_set(config: Options) -> dict[str, Any]:
+    """What is worth keeping of a configuration: what is set."""
+    return {name: value for name, value in config.items() if value not in (None, False, "", (), [])}
 
 
 def names() -> tuple[str, ...]:

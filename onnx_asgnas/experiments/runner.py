@@ -7,8 +7,8 @@ import re
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,8 @@ import onnx
 from onnx import numpy_helper
 
 from onnx_asgnas import models
-from onnx_asgnas.config import SearchConfig, TrainConfig
 from onnx_asgnas.errors import InputError
-from onnx_asgnas.experiments.recipe import H2SPG, PLAIN, SCRATCH, Experiment
+from onnx_asgnas.experiments.recipe import H2SPG, PLAIN, SCRATCH, Experiment, options_set
 from onnx_asgnas.finetuning import finetune, resume_finetune
 from onnx_asgnas.graph import load_model
 from onnx_asgnas.pipeline import resume, search
@@ -29,8 +28,6 @@ from onnx_asgnas.space import analyze
 from onnx_asgnas.specs import parse_spec
 from onnx_asgnas.training.scores import RedundancyScore
 
-_SEARCH_ONLY = {f.name for f in fields(SearchConfig)} - {f.name for f in fields(TrainConfig)}
-"""Options that a plain training does not have."""
 _SCRATCH_SEED = 1000
 """What is added to the seed for new weights, which must not be those that the full network began with."""
 
@@ -85,7 +82,7 @@ class Runner:
             raise InputError(f"{self.results} holds no results: {problem}", fix="Give another file.") from None
 
     def missing(self, experiment: Experiment) -> list[Run]:
-        """The runs that are not finished, at least not with the network and the target that they have now."""
+        """The runs that are not finished, at least not with the network, target and options that they have now."""
         done = self.finished()
         return [run for run in self.runs(experiment) if not _is_of(done.get(run.name), run)]
 
@@ -150,7 +147,7 @@ class Runner:
             "latency_ratio": report.get("latency_ratio"),
             "latency_ms": latencies,
             "seconds": report["seconds"],
-            "config": _without_defaults(report["config"]),
+            "config": options_set(report["config"]),
         }
 
     def _train(self, run: Run, on_event: Listener | None) -> Line:
@@ -160,15 +157,14 @@ class Runner:
             result = resume_finetune(place.path, on_event=on_event)
         else:
             model = self._model(run) if run.method == PLAIN else self._from_scratch(run)
-            options = {name: value for name, value in self._options(run).items() if name not in _SEARCH_ONLY}
-            result = finetune(model, data, run_dir=place.path, on_event=on_event, **options)
+            result = finetune(model, data, run_dir=place.path, on_event=on_event, **self._options(run))
         space = analyze(result.model)
         return {
             "accuracy": None if result.after is None else result.after.accuracy,
             "params": space.params,
             "macs": space.macs,
             "seconds": result.history[-1].seconds,
-            "config": _without_defaults(result.to_dict()["config"]),
+            "config": options_set(result.to_dict()["config"]),
         }
 
     def _options(self, run: Run) -> dict[str, Any]:
@@ -197,10 +193,11 @@ class Runner:
 
 
 def _is_of(line: Line | None, run: Run) -> bool:
-    """Whether a line is that of a run: of the same network, with the same target (which older versions do not tell)."""
+    """Whether a line is that of a run: of the same network, with the same target and options."""
     if line is None or line.get("model") != run.experiment.model:
         return False
-    return line.get("target") in (None, str(run.experiment.target_of(run.method)))
+    same_target = line.get("target") in (None, str(run.experiment.target_of(run.method)))
+    return same_target and not run.experiment.changed_since(line)
 
 
 def valid_without_check(report: RunReport) -> bool | None:
@@ -255,8 +252,3 @@ def reinitialised(model: onnx.ModelProto, seed: int) -> onnx.ModelProto:
             if len(own) > 1:
                 fill(own[1], np.zeros(tuple(tensors[own[1]].dims)))
     return result
-
-
-def _without_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What is worth keeping of a configuration: what is set."""
-    return {name: value for name, value in config.items() if value not in (None, False, "", (), [])}

@@ -139,11 +139,21 @@ def _section(experiment: Experiment, lines: Sequence[Line], pictures: Sequence[t
             *(_row(method, by_method[method]) for method in experiment.methods if method in by_method),
             "",
             *_verdicts(by_method),
+            *_changed(experiment, lines),
             "",
             *varied,
             *_drawn(tuple(addresses.items())),
         ]
     )
+
+
+def _changed(experiment: Experiment, lines: Sequence[Line]) -> list[str]:
+    """What was otherwise when the runs were made."""
+    differ = [changed for line in lines if (changed := experiment.changed_since(line))]
+    if not differ:
+        return []
+    then = ", ".join(sorted({f"{name} {value}" for changed in differ for name, value in changed.items()}))
+    return [f"{len(differ)} of these runs had another option then ({then}); the command does them anew."]
 
 
 def _by_method(experiment: Experiment, lines: Sequence[Line]) -> dict[str, list[Line]]:

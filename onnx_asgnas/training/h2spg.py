@@ -23,7 +23,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from onnx_asgnas.config import CHANNEL_SCORE, SCORE, Method, Target, Variant
+from onnx_asgnas.config import CHANNEL_SCORE, SCORE, SELECT_AT, ZERO_AT, Method, Target, Variant
 from onnx_asgnas.errors import InputError, NonFiniteError, SpaceError
 from onnx_asgnas.space import SearchSpace, Selection
 from onnx_asgnas.training.group_rank import GroupRank
@@ -82,9 +82,10 @@ class H2SPG(torch.optim.Optimizer):
     `round_to` stays, and at least `min_channels`.
 
     From then on a redundant group x takes the trial step x̂ = x - α d - α λ x/‖x‖, and becomes zero for good, its
-    momentum too, when ⟨x̂, x⟩ < `epsilon` ‖x‖². In the last part, `shrink`, of the phase what is left is scaled to
-    zero linearly, so that at the fraction `zero_at` the target is met. Zero groups are then skipped, and so is what is
-    dead without them. A parameter without a gradient takes no plain step, but goes to zero with its group.
+    momentum too, when ⟨x̂, x⟩ < `epsilon` ‖x‖². In the last part, `shrink`, of the phase what is left is scaled to zero
+    linearly, so that at the fraction `zero_at` the target is met. Zero groups are then skipped, and so is what is dead
+    without them. A schedule of the learning rate had better begin to fall there, as that of `search` does. A parameter
+    without a gradient takes no plain step, but goes to zero with its group.
 
     Raises InputError for options that do not fit together, SpaceError when `space` does not belong to `model`, and
     TargetError, at once, when the target cannot be reached.
@@ -112,8 +113,8 @@ class H2SPG(torch.optim.Optimizer):
         score_momentum: float = 0.9,
         evaluate: Callable[[], float] | None = None,
         agree: Callable[[FloatArray], FloatArray] = lambda redundancy: redundancy,
-        select_at: float = 0.1,
-        zero_at: float = 0.15,
+        select_at: float = SELECT_AT,
+        zero_at: float = ZERO_AT,
         shrink: float = 0.5,
         epsilon: float = 0.0,
         round_to: int = 1,

@@ -17,9 +17,11 @@ def constant(done: float) -> float:
     return 1.0
 
 
-def cosine(done: float) -> float:
-    """Half a cosine from the full learning rate to zero."""
-    return 0.5 * (1 + math.cos(math.pi * done))
+def cosine(done: float, *, hold: float = 0.0) -> float:
+    """The full learning rate for the fraction `hold` of the run, then half a cosine to zero."""
+    if not 0 <= hold < 1:
+        raise InputError(f"hold is {hold:g}", fix="Write a fraction of the run: cosine?hold=0.15.")
+    return 0.5 * (1 + math.cos(math.pi * max(0.0, done - hold) / (1 - hold)))
 
 
 def step(done: float, *, milestones: Any = (0.5, 0.75), gamma: float = 0.1) -> float:
@@ -56,7 +58,7 @@ class LearningRate:
 
 
 def learning_rate(text: str, *, warmup: float = 0.0, floor: float = 0.0) -> LearningRate:
-    """The schedule that a text names: `cosine`, `constant`, or `step?milestones=(0.5,0.75)&gamma=0.1`.
+    """The schedule that a text names: `cosine?hold=0.15`, `constant`, or `step?milestones=(0.5,0.75)&gamma=0.1`.
 
     `warmup` is a fraction of the run, `floor` one of the full learning rate. Raises InputError.
     """

@@ -175,6 +175,24 @@ def test_a_line_of_another_target_or_network_is_not_this_run(tiny: Path, tmp_pat
     assert runner.estimate(runner.runs(found)) == 4 + 7
 
 
+def test_a_run_with_other_options_is_made_anew_and_told(tiny: Path, tmp_path: Path) -> None:
+    runner, found = runner_in(tmp_path), experiments.read(str(tiny))
+    line = runner.do(Run(found, "plain", 0))
+    assert found.changed_since(line) == {} and len(runner.missing(found)) == 4
+    assert "another option" not in page([found], [line])
+    line["config"] |= {"schedule": "cosine", "threads": 7}
+    runner.results.write_text(json.dumps(line) + "\n")
+    assert found.changed_since(line) == {"schedule": "cosine"} and len(runner.missing(found)) == 5
+    assert "1 of these runs had another option then (schedule cosine)" in page([found], [line])
+
+
+def test_a_plain_training_has_the_learning_rate_of_the_searches(tiny: Path) -> None:
+    found = experiments.read(str(tiny))
+    assert {found.config_of(m).schedule for m in ("plain", "h2spg", "scratch")} == {"cosine?hold=0.15"}
+    assert found.config_of("second").schedule == "cosine?hold=0.5"
+    assert "zero_at" not in found.options_of("plain")
+
+
 def test_what_two_experiments_vary_stands_side_by_side(tiny: Path) -> None:
     one = experiments.read(str(tiny))
     other = replace(one, name="other", title="Other")

@@ -22,6 +22,12 @@ def test_the_cosine_is_torchs() -> None:
         scheduler.step()
 
 
+def test_a_cosine_may_begin_later() -> None:
+    found = rates(learning_rate("cosine?hold=0.15"), 100)
+    assert found[:16] == [1.0] * 16
+    assert found[15:] == pytest.approx(rates(learning_rate("cosine"), 85))
+
+
 def test_a_constant_is_one() -> None:
     assert rates(learning_rate("constant"), 5) == [1.0] * 5
 
@@ -48,6 +54,8 @@ def test_the_rate_does_not_fall_below_its_floor() -> None:
     [
         ("triangle", "there is no schedule 'triangle'"),
         ("cosine?gamma=1", "has no argument 'gamma'"),
+        ("cosine?hold=1", "hold is 1"),
+        ("cosine?hold=-0.1", "hold is -0.1"),
         ("step?milestones=0.5", "milestones are 0.5"),
         ("step?gamma=-1", "gamma is -1"),
         ("step?gamma=fast", "is not of type float"),

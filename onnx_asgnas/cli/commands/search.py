@@ -10,7 +10,7 @@ import typer
 from onnx_asgnas.cli import options as o
 from onnx_asgnas.cli.app import app
 from onnx_asgnas.cli.screen import complain, draw_comparison, print_json, say, training_progress
-from onnx_asgnas.config import CHANNEL_SCORE, SCORE, SearchConfig
+from onnx_asgnas.config import CHANNEL_SCORE, SCORE, SELECT_AT, ZERO_AT, SearchConfig
 
 _EXAMPLES = """Examples:
 
@@ -58,7 +58,7 @@ def search(
     batch_size: o.BatchSize = 32,
     variant: o.Variant = "sgd",
     lr: o.LearningRate = None,
-    schedule: o.Schedule = "cosine",
+    schedule: o.Schedule = f"cosine?hold={ZERO_AT}",
     warmup_epochs: o.WarmupEpochs = 0.0,
     min_lr: o.MinLr = 0.0,
     momentum: o.Momentum = 0.9,
@@ -85,8 +85,8 @@ def search(
     method: o.Method = "h2spg",
     score: o.Score = SCORE,
     channel_score: o.ChannelScore = CHANNEL_SCORE,
-    select_at: o.SelectAt = 0.1,
-    zero_at: o.ZeroAt = 0.15,
+    select_at: o.SelectAt = SELECT_AT,
+    zero_at: o.ZeroAt = ZERO_AT,
     epsilon: o.Epsilon = 0.0,
 ) -> None:
     """Train a supernet once and get the compact model: trained, constructed, verified, measured.
