@@ -72,21 +72,14 @@ class Sweep:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MoreSeeds:
-    """Further `seeds` of some `methods`, those that lie too close for the seeds of all."""
-
-    methods: tuple[str, ...] = ()
-    seeds: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Experiment:
     """Runs of one network on one data set that differ in method and seed.
 
     `model` is a text for `models:`, to which each run adds its seed. `options` are fields of SearchConfig that all runs
     share, `variants` further methods by name, each with the fields, or the target, in which it differs, and `sweeps`
-    the ones of which each point is a method. `more_seeds` are for methods that lie close. `seconds` is about what a run
-    takes on one core. `has_folder` says that the data lie in a folder that the user names.
+    the ones of which each point is a method. `more_seeds` says of methods that lie close how many seeds they have in
+    all, numbers that follow the last of `seeds`. `seconds` is about what a run takes on one core. `has_folder` says
+    that the data lie in a folder that the user names.
     """
 
     name: str
@@ -96,7 +89,7 @@ class Experiment:
     target: Target
     methods: tuple[str, ...] = (PLAIN, H2SPG, "random", SCRATCH)
     seeds: tuple[int, ...] = (0,)
-    more_seeds: MoreSeeds = MoreSeeds()
+    more_seeds: Mapping[str, int] = field(default_factory=dict)
     options: Options = field(default_factory=dict)
     variants: Mapping[str, Options] = field(default_factory=dict)
     sweeps: Mapping[str, Sweep] = field(default_factory=dict)
@@ -107,10 +100,8 @@ class Experiment:
         for name, value, kind in (
             ("methods", self.methods, str),
             ("seeds", self.seeds, int),
-            ("more_seeds.methods", self.more_seeds.methods, str),
-            ("more_seeds.seeds", self.more_seeds.seeds, int),
         ):
-            if not isinstance(value, tuple) or not all(type(entry) is kind for entry in value):
+            if not isinstance(value, tuple) or not value or not all(type(entry) is kind for entry in value):
                 example = "[0, 1, 2]" if kind is int else '["plain", "h2spg"]'
                 raise self._wrong(f"{name} is {value!r}, and no list", f"Write it like {name} = {example}.")
         known = METHODS.keys() | self.variants.keys()
@@ -122,9 +113,13 @@ class Experiment:
             for name in options:
                 if name not in _OPTIONS and (options is self.options or name not in _TARGETS):
                     raise self._wrong(f"there is no option {name!r}", f"Choose from: {', '.join(sorted(_OPTIONS))}.")
-        for method in self.more_seeds.methods:
+        for method, count in self.more_seeds.items():
             if method not in self.all_methods:
                 raise self._no_method(method, self.all_methods)
+            if type(count) is not int or count < len(self.seeds):
+                raise self._wrong(
+                    f"more_seeds of {method} are {count!r}", f"Write how many it has in all, {len(self.seeds)} or more."
+                )
 
     @property
     def all_methods(self) -> tuple[str, ...]:
@@ -134,7 +129,8 @@ class Experiment:
 
     def seeds_of(self, method: str) -> tuple[int, ...]:
         """The seeds that a method is run with."""
-        return self.seeds + (self.more_seeds.seeds if method in self.more_seeds.methods else ())
+        further = self.more_seeds.get(method, 0) - len(self.seeds)
+        return self.seeds + tuple(range(self.seeds[-1] + 1, self.seeds[-1] + 1 + further))
 
     def method_at(self, sweep: Sweep, point: Options) -> str:
         """The method that a point of a sweep is: one that does the same, or one of its own, as epsilon=0.5."""
@@ -254,8 +250,7 @@ def read(name: str) -> Experiment:
         values: dict[str, Any] = tomllib.loads(text)
         values["target"] = Target(**values["target"])
         sweeps = {n: Sweep(**{**s, "points": tuple(s["points"])}) for n, s in values.pop("sweeps", {}).items()}
-        more = MoreSeeds(**_with_tuples(values.pop("more_seeds", {})))
-        return Experiment(name=name, sweeps=sweeps, more_seeds=more, **_with_tuples(values))
+        return Experiment(name=name, sweeps=sweeps, **_with_tuples(values))
     except (tomllib.TOMLDecodeError, AttributeError, TypeError, KeyError) as problem:
         raise InputError(
             f"experiment {name}: {problem}", fix="Compare it with onnx_asgnas/experiments/stackedunets-6k.toml."

@@ -73,15 +73,15 @@ def _compared(experiments: Sequence[Experiment], found: Mapping[str, Sequence[Li
         if len(both) < 2 or any(experiment.sweeps[key].values != first.values for experiment in both):
             continue
         rows = []
-        for point in first.points:
-            methods = [(e, e.method_at(e.sweeps[key], point)) for e in both]
-            runs = [_by_method(e, found[e.name]).get(method, ()) for e, method in methods]
+        points = [points_of(e, e.sweeps[key], _by_method(e, found[e.name])) for e in both]
+        for value in first.values:
+            runs = [dict(each).get(value, ()) for each in points]
             means = [mean(right) for right in map(accuracies, runs) if right]
             if len(means) == len(both):
-                value = f"{point[first.option]}"
-                value = f"**{value}**, the default" if all(method == H2SPG for _, method in methods) else value
+                default = all(run["method"] == H2SPG for each in runs for run in each)
                 cells = [_accuracy(each, usual=len(e.seeds)) for each, e in zip(runs, both, strict=True)]
-                rows.append((mean(means), _cells(value, *cells, f"{mean(means):.2f}")))
+                title = f"**{value}**, the default" if default else f"{value}"
+                rows.append((mean(means), _cells(title, *cells, f"{mean(means):.2f}")))
         if rows:
             ordered = [row for _, row in sorted(rows, key=lambda row: -row[0])]
             head = _table((first.option, *(e.title for e in both), "mean"))
@@ -186,13 +186,14 @@ def points_of(
 ) -> list[tuple[Any, Sequence[Line]]]:
     """The points of a sweep that have been run, each with its runs.
 
-    Of the experiment's own seeds, so that all points have the same, but where several points have more seeds.
+    Of the seeds that at least two points have: that one of them has more says nothing about what is varied.
     """
     methods = [experiment.method_at(sweep, point) for point in sweep.points]
-    more = len(set(methods) & set(experiment.more_seeds.methods)) > 1
+    by_number = sorted((experiment.seeds_of(method) for method in dict.fromkeys(methods)), key=len)
+    shared = by_number[-2:][0]
     points = []
     for value, method in zip(sweep.values, methods, strict=True):
-        found = [run for run in runs.get(method, ()) if more or run["seed"] in experiment.seeds]
+        found = [run for run in runs.get(method, ()) if run["seed"] in shared]
         points.append((value, found))
     return [(value, found) for value, found in points if found]
 

@@ -215,7 +215,7 @@ def test_what_two_experiments_vary_stands_side_by_side(tiny: Path) -> None:
 
 
 def test_more_seeds_are_for_the_methods_named(tiny: Path, tmp_path: Path) -> None:
-    text = tiny.read_text() + '\n[more_seeds]\nmethods = ["h2spg", "scratch"]\nseeds = [1, 2]\n'
+    text = tiny.read_text() + "\n[more_seeds]\nh2spg = 3\nscratch = 3\n"
     tiny.write_text(text)
     found = experiments.read(str(tiny))
     runs = [(run.method, run.seed) for run in runner_in(tmp_path).runs(found)]
@@ -235,11 +235,11 @@ def test_more_seeds_are_for_the_methods_named(tiny: Path, tmp_path: Path) -> Non
     assert "seed by seed: -10.00 against plain, +6.67 ± 1.67 against scratch." in shown
     assert "| test accuracy | 80.00 | 75.00 |" in shown, "a sweep compares the same seeds"
 
-    tiny.write_text(text.replace('"scratch"]\nseeds', '"epsilon=0.9"]\nseeds'))
+    tiny.write_text(text.replace("scratch = 3", '"epsilon=0.9" = 3'))
     shown = page([experiments.read(str(tiny))], lines)
     assert "| test accuracy | 70.00 ± 5.77 (3) | 75.00 |" in shown, "but where several points have more seeds"
 
-    tiny.write_text(text.replace('["h2spg", "scratch"]', '["nope"]'))
+    tiny.write_text(text.replace("scratch = 3", "nope = 3"))
     with pytest.raises(InputError, match="there is no method 'nope'"):
         experiments.read(str(tiny))
 
@@ -374,8 +374,10 @@ def test_options_of_a_method() -> None:
     [
         (('"plain", ', '"plane", '), "there is no method 'plane'"),
         (("seconds = 1", "more_seeds = 1"), "has no attribute 'items'"),
+        (("seconds = 1", "seeds = []"), "seeds is (), and no list"),
         (("seconds = 1", "seeds = 3"), "seeds is 3, and no list"),
-        (("seconds = 1", "more_seeds.seeds = 3"), "more_seeds.seeds is 3, and no list"),
+        (("seconds = 1", "more_seeds.h2spg = 0"), "more_seeds of h2spg are 0"),
+        (("seconds = 1", "more_seeds.h2 = 3"), "there is no method 'h2'"),
         (("epochs", "epoch"), "there is no option 'epoch'"),
         (("remove_groups", "remove"), "unexpected keyword argument 'remove'"),
         (("title", "heading"), "unexpected keyword argument 'heading'"),
