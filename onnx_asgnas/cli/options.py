@@ -211,8 +211,8 @@ Schedule = Annotated[
         "--schedule",
         metavar="NAME",
         rich_help_panel=_TRAINING,
-        help="How the learning rate goes: cosine ('cosine?hold=0.15' falls after that part of the run only, which a "
-        "search takes from --zero-at), constant, or 'step?gamma=0.1' (falls at 0.5 and 0.75).",
+        help="How the learning rate goes: cosine, 'cosine?hold=0.15' (it falls after that part of the run only; a "
+        "search takes it from --zero-at), constant, or 'step?gamma=0.1' (falls at 0.5 and 0.75).",
     ),
 ]
 WarmupEpochs = Annotated[
