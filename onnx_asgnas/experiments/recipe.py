@@ -97,12 +97,12 @@ class Experiment:
     has_folder: bool = False
 
     def __post_init__(self) -> None:
-        for name, value, kind in (
-            ("methods", self.methods, str),
-            ("seeds", self.seeds, int),
-        ):
-            if not isinstance(value, tuple) or not value or not all(type(entry) is kind for entry in value):
-                example = "[0, 1, 2]" if kind is int else '["plain", "h2spg"]'
+        lists: tuple[tuple[str, object, type, str], ...] = (
+            ("methods", self.methods, str, '["plain", "h2spg"]'),
+            ("seeds", self.seeds, int, "[0, 1, 2]"),
+        )
+        for name, value, kind, example in lists:
+            if not (isinstance(value, tuple) and value and all(type(entry) is kind for entry in value)):
                 raise self._wrong(f"{name} is {value!r}, and no list", f"Write it like {name} = {example}.")
         known = METHODS.keys() | self.variants.keys()
         for method in self.methods:
