@@ -102,6 +102,7 @@ class Runner:
         `seconds` is the training alone, `wall` all of the run (of one that was interrupted what came last).
         """
         began = time.monotonic()
+        self._must_fit(run)
         facts = self._train(run, on_event) if run.method in (PLAIN, SCRATCH) else self._search(run, on_event)
         line = {
             "name": run.name,
@@ -118,6 +119,21 @@ class Runner:
         with self.results.open("ab", buffering=0) as file:  # in one piece: several processes may write to it
             file.write((json.dumps(line) + "\n").encode())
         return line
+
+    def _must_fit(self, run: Run) -> None:
+        """Raise InputError where the run was begun with other options than its experiment has now."""
+        place = self.place(run)
+        if not place.config.exists():
+            return
+        begun = options_set(json.loads(place.config.read_text(encoding="utf-8")))
+        changed = run.experiment.changed_since({"method": run.method, "config": begun})
+        if changed:
+            told = ", ".join(f"{name} {value}" for name, value in changed.items())
+            raise InputError(
+                f"{run.name} was begun with another option ({told})",
+                fix=f"Remove {place.path}, or give another folder as -o.",
+                path=str(place.path),
+            )
 
     def _search(self, run: Run, on_event: Listener | None) -> Line:
         place = self.place(run)

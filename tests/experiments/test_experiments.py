@@ -184,6 +184,10 @@ def test_a_run_with_other_options_is_made_anew_and_told(tiny: Path, tmp_path: Pa
     runner.results.write_text(json.dumps(line) + "\n")
     assert found.changed_since(line) == {"schedule": "cosine"} and len(runner.missing(found)) == 5
     assert "1 of these runs had another option then (schedule cosine)" in page([found], [line])
+    config = runner.place(Run(found, "plain", 0)).config
+    config.write_text(config.read_text().replace("cosine?hold=0.15", "cosine"))
+    with pytest.raises(InputError, match=r"was begun with another option \(schedule cosine\)\nRemove "):
+        runner.do(Run(found, "plain", 0))
 
 
 def test_a_plain_training_has_the_learning_rate_of_the_searches(tiny: Path) -> None:
