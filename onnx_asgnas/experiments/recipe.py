@@ -38,8 +38,8 @@ _TARGETS = frozenset(f.name for f in dataclasses.fields(Target))
 _OPTIONS = {f.name for f in dataclasses.fields(SearchConfig)} - {"data", "target", "seed"}
 _PLAIN_OPTIONS = {f.name for f in dataclasses.fields(TrainConfig)} & _OPTIONS
 
-_ELSEWHERE = {"data", "target", "seed", "engine", "device", "threads", "checkpoint_every"}
-"""Options that a line tells by itself, or that differ from machine to machine."""
+_ELSEWHERE = {"seed", "engine", "device", "threads", "checkpoint_every"}
+"""Options that a run's name tells, or that differ from machine to machine."""
 
 Options = Mapping[str, Any]
 
@@ -163,10 +163,18 @@ class Experiment:
         return self._target(self._differs(method))
 
     def changed_since(self, line: Mapping[str, Any]) -> dict[str, Any]:
-        """The options of a finished run that are others now, as they were then; none where the line tells none."""
-        if line.get("method") not in self.all_methods or "config" not in line:
+        """In what a run would be another one now: model, data, target and options, as they were when it was made.
+
+        Of what the line does not tell nothing is said; the user's folder is no part of the data.
+        """
+        method = line.get("method")
+        if method not in self.all_methods:
             return {}
-        then, now = line["config"], options_set(dataclasses.asdict(self.config_of(line["method"])))
+        told = {"model": self.model, "target": str(self.target_of(method))}
+        now = {**options_set(dataclasses.asdict(self.config_of(method))), **told}
+        config = line.get("config", now)
+        then = {**config, **{name: line.get(name, value) for name, value in told.items()}}
+        then["data"] = self._without_folder(config.get("data", self.data))
         names = sorted((then.keys() | now.keys()) - _ELSEWHERE)
         return {name: then.get(name) for name in names if then.get(name) != now.get(name)}
 
@@ -206,6 +214,11 @@ class Experiment:
             )
         source, mark, arguments = self.data.partition("?")
         return self.data if folder is None else f"{source}:{folder}{mark}{arguments}"
+
+    def _without_folder(self, data: str) -> str:
+        """What `data_in` was given, as far as it was not the user's folder."""
+        source, mark, arguments = data.partition("?")
+        return data if ":" in self.data.partition("?")[0] else f"{source.partition(':')[0]}{mark}{arguments}"
 
     def _no_method(self, method: str, known: Iterable[str]) -> InputError:
         return self._wrong(f"there is no method {method!r}", f"Choose from: {', '.join(sorted(known))}.")

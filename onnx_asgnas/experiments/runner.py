@@ -17,6 +17,7 @@ import onnx
 from onnx import numpy_helper
 
 from onnx_asgnas import models
+from onnx_asgnas.config import Target
 from onnx_asgnas.errors import InputError
 from onnx_asgnas.experiments.recipe import H2SPG, PLAIN, SCRATCH, Experiment, options_set
 from onnx_asgnas.finetuning import finetune, resume_finetune
@@ -25,6 +26,7 @@ from onnx_asgnas.pipeline import resume, search
 from onnx_asgnas.report import RunReport, curves_of, fates_of
 from onnx_asgnas.runs import Listener, RunDirectory, data_for, versions
 from onnx_asgnas.space import analyze
+from onnx_asgnas.space.gates import add_gates
 from onnx_asgnas.specs import parse_spec
 from onnx_asgnas.training.scores import RedundancyScore
 
@@ -84,7 +86,9 @@ class Runner:
     def missing(self, experiment: Experiment) -> list[Run]:
         """The runs that are not finished, at least not with the network, target and options that they have now."""
         done = self.finished()
-        return [run for run in self.runs(experiment) if not _is_of(done.get(run.name), run)]
+        return [
+            run for run in self.runs(experiment) if run.name not in done or experiment.changed_since(done[run.name])
+        ]
 
     def estimate(self, runs: Iterable[Run]) -> float:
         """About how many seconds these runs take: as like ones did that are finished, else as their files say."""
@@ -121,19 +125,26 @@ class Runner:
         return line
 
     def _must_fit(self, run: Run) -> None:
-        """Raise InputError where the run was begun with other options than its experiment has now."""
+        """Raise InputError where the run was begun with another network, data, target or options than it has now."""
         place = self.place(run)
         if not place.config.exists():
             return
         begun = options_set(json.loads(place.config.read_text(encoding="utf-8")))
-        changed = run.experiment.changed_since({"method": run.method, "config": begun})
+        line: Line = {"method": run.method, "config": begun}
+        if "target" in begun:
+            line["target"] = str(Target(**begun["target"]))
+        changed = run.experiment.changed_since(line)
         if changed:
-            told = ", ".join(f"{name} {value}" for name, value in changed.items())
-            raise InputError(
-                f"{run.name} was begun with another option ({told})",
-                fix=f"Remove {place.path}, or give another folder as -o.",
-                path=str(place.path),
-            )
+            told = f"another option ({', '.join(f'{name} {value}' for name, value in changed.items())})"
+        elif place.source.exists() and load_model(place.source) != self._begins_with(run):
+            told = "another network"
+        else:
+            return
+        raise InputError(
+            f"{run.name} was begun with {told}",
+            fix=f"Remove {place.path}, or give another folder as -o.",
+            path=str(place.path),
+        )
 
     def _search(self, run: Run, on_event: Listener | None) -> Line:
         place = self.place(run)
@@ -172,8 +183,7 @@ class Runner:
         if place.config.exists():
             result = resume_finetune(place.path, on_event=on_event)
         else:
-            model = self._model(run) if run.method == PLAIN else self._from_scratch(run)
-            result = finetune(model, data, run_dir=place.path, on_event=on_event, **self._options(run))
+            result = finetune(self._model(run), data, run_dir=place.path, on_event=on_event, **self._options(run))
         space = analyze(result.model)
         return {
             "accuracy": None if result.after is None else result.after.accuracy,
@@ -186,8 +196,15 @@ class Runner:
     def _options(self, run: Run) -> dict[str, Any]:
         return {**run.experiment.options_of(run.method), "seed": run.seed, "threads": self.threads}
 
+    def _begins_with(self, run: Run) -> onnx.ModelProto:
+        """What the folder of a run holds as its source."""
+        model = self._model(run)
+        return add_gates(model) if self._options(run).get("gates") else model
+
     def _model(self, run: Run) -> onnx.ModelProto:
         """The network with weights by the run's seed, in the shape that the data has."""
+        if run.method == SCRATCH:
+            return self._from_scratch(run)
         spec = parse_spec(run.experiment.model, InputError)
         model = models.build(spec.name, **{**spec.arguments, "seed": run.seed})
         data_for(model, run.experiment.data_in(self.data_dir))  # what does not fit is told before anything is written
@@ -206,14 +223,6 @@ class Runner:
     def place(self, run: Run) -> RunDirectory:
         """Where a run is done."""
         return RunDirectory(self.folder / re.sub(r"[^\w.=-]+", "_", run.name))
-
-
-def _is_of(line: Line | None, run: Run) -> bool:
-    """Whether a line is that of a run: of the same network, with the same target and options."""
-    if line is None or line.get("model") != run.experiment.model:
-        return False
-    same_target = line.get("target") in (None, str(run.experiment.target_of(run.method)))
-    return same_target and not run.experiment.changed_since(line)
 
 
 def valid_without_check(report: RunReport) -> bool | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,10 @@ from onnx import numpy_helper
 from onnx_asgnas import experiments, models
 from onnx_asgnas.cli import main
 from onnx_asgnas.cli.side_by_side import side_by_side
+from onnx_asgnas.config import Target
 from onnx_asgnas.errors import InputError
 from onnx_asgnas.experiments.plots import draw_all
-from onnx_asgnas.experiments.recipe import METHODS, Experiment
+from onnx_asgnas.experiments.recipe import METHODS, Experiment, options_set
 from onnx_asgnas.experiments.runner import Run, Runner, reinitialised
 from onnx_asgnas.experiments.tables import page, standard_error
 from onnx_asgnas.graph import TraceGraph
@@ -188,6 +189,34 @@ def test_a_run_with_other_options_is_made_anew_and_told(tiny: Path, tmp_path: Pa
     config.write_text(config.read_text().replace("cosine?hold=0.15", "cosine"))
     with pytest.raises(InputError, match=r"was begun with another option \(schedule cosine\)\nRemove "):
         runner.do(Run(found, "plain", 0))
+
+
+def test_a_folder_begun_with_another_network_target_or_data_is_told(tiny: Path, tmp_path: Path) -> None:
+    runner, found = runner_in(tmp_path), experiments.read(str(tiny))
+    gated = replace(found, options={**found.options, "gates": True})
+    lines = [runner.do(Run(gated, "h2spg", 0))]
+    assert not gated.changed_since(lines[0])
+    runner.do(Run(gated, "h2spg", 0))  # the same again is no other network
+    for changed, told in (
+        ({"target": Target(remove_groups=1)}, r"another option \(target remove_groups=2\)"),
+        ({"data": "npz:other.npz"}, r"another option \(data npz:.*data\.npz\)"),
+        ({"model": "stackedunets?width=2&size=8"}, "another network"),
+    ):
+        with pytest.raises(InputError, match=f"was begun with {told}"):
+            runner.do(Run(replace(gated, **changed), "h2spg", 0))
+
+
+def test_the_folder_of_the_images_is_no_part_of_what_a_run_is(tiny: Path) -> None:
+    found = replace(experiments.read(str(tiny)), data="cifar10?augment=crop", has_folder=True)
+    config = options_set(asdict(found.config_of("plain")))
+    line = {"method": "plain", "model": found.model}
+    for data, other in (
+        ("cifar10:~/images?augment=crop", {}),
+        ("cifar10:~/images?augment=flip", {"data": "cifar10?augment=flip"}),
+    ):
+        assert found.changed_since(line | {"config": config | {"data": data}}) == other
+    own = replace(found, data="npz:a.npz", has_folder=False)
+    assert own.changed_since(line | {"config": config | {"data": "npz:b.npz"}}) == {"data": "npz:b.npz"}
 
 
 def test_a_plain_training_has_the_learning_rate_of_the_searches(tiny: Path) -> None:
