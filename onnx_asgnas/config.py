@@ -121,15 +121,16 @@ class TrainConfig:
     """Everything that a training is told, be it a search or plain; a run directory keeps it as config.json.
 
     `loss`, `metrics`, `distill` and `schedule` are texts as the command line takes them. `lr` is the highest learning
-    rate, `min_lr` the lowest after `warmup_epochs`. `clip_grad_norm` is the longest that the gradient of all weights
-    may be. `micro_batch` is how many samples are computed at a time, `checkpoint_every` how many seconds may be lost
-    when the training is stopped. `pretrained` says that the weights are trained already, which changes what `of` takes
-    for granted.
+    rate, `min_lr` the lowest after `warmup_epochs`. The test data are evaluated after every `test_every`-th epoch, and
+    after the last. `clip_grad_norm` is the longest that the gradient of all weights may be. `micro_batch` is how many
+    samples are computed at a time, `checkpoint_every` how many seconds may be lost when the training is stopped.
+    `pretrained` says that the weights are trained already, which changes what `of` takes for granted.
     """
 
     data: str
     loss: str = "cross_entropy"
     metrics: str = ""
+    test_every: int = 1
     distill: str | None = None
     pretrained: bool = False
     epochs: int = 10
@@ -159,6 +160,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name, low, high in (
             ("epochs", 1, 10**6),
+            ("test_every", 1, 10**6),
             ("batch_size", 1, 10**6),
             ("lr", 0, 1e6),
             ("momentum", 0, 1),

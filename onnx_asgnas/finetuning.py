@@ -85,7 +85,9 @@ def finetune(
     with threads_of_torch(config.threads):
         module, goal, dataset = _prepared(source, config)
         try_batch(module, goal, dataset, config)
-        before = _judged(module, goal, dataset, config)
+        before, test = None, dataset.test
+        if test is not None:
+            before = evaluate(module, test, goal, config.metrics, evaluation_batch(config.batch_size))
         if run is not None:
             run.create(config, source, {run.training: json.dumps(before and asdict(before)).encode()})
         return _train(run, config, module, goal, dataset, before, on_event)
@@ -130,7 +132,7 @@ def _train(
         checkpoints = Checkpoints(run.checkpoints)
         on_event = EventLog(run.events, on_event)
     history = loop_for(module, _optimizer(module, config), dataset, goal, config, on_event, checkpoints).run()
-    after = _judged(module, goal, dataset, config)
+    after = Evaluation.of(history[-1])
     result = FineTuned(model=module.to_onnx(), history=history, before=before, after=after, config=config)
     if run is not None:
         save_model(result.model, run.trained)
@@ -150,11 +152,3 @@ def _optimizer(module: OnnxModule, config: TrainConfig) -> torch.optim.Optimizer
         )
     kind = torch.optim.Adam if config.variant == "adam" else torch.optim.AdamW
     return kind(parameters, lr=config.lr, weight_decay=config.weight_decay)
-
-
-def _judged(module: OnnxModule, goal: Objective, dataset: Dataset, config: TrainConfig) -> Evaluation | None:
-    return (
-        None
-        if dataset.test is None
-        else evaluate(module, dataset.test, goal, config.metrics, evaluation_batch(config.batch_size))
-    )

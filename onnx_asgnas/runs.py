@@ -211,6 +211,7 @@ def loop_for(
         config.batch_size,
         schedule=schedule_for(config),
         metrics=config.metrics,
+        test_every=config.test_every,
         clip_grad_norm=config.clip_grad_norm,
         seed=config.seed,
         on_event=on_event or (lambda event: None),

@@ -153,6 +153,16 @@ Metrics = Annotated[
         help="top1, top5, miou, pixel_accuracy, perplexity, mse, mae, binary_accuracy; several with commas.",
     ),
 ]
+TestEvery = Annotated[
+    int,
+    typer.Option(
+        "--test-every",
+        metavar="EPOCHS",
+        min=1,
+        rich_help_panel=_TRAINING,
+        help="How often the test data are evaluated, besides after the last epoch.",
+    ),
+]
 TaskLoss = Annotated[
     str, typer.Option("--loss", metavar="LOSS", help="Says what the targets of the data are, as in search.")
 ]

@@ -38,8 +38,8 @@ _TARGETS = frozenset(f.name for f in dataclasses.fields(Target))
 _OPTIONS = {f.name for f in dataclasses.fields(SearchConfig)} - {"data", "target", "seed"}
 _PLAIN_OPTIONS = {f.name for f in dataclasses.fields(TrainConfig)} & _OPTIONS
 
-_ELSEWHERE = {"seed", "engine", "device", "threads", "checkpoint_every"}
-"""Options that a run's name tells, or that differ from machine to machine."""
+_ELSEWHERE = {"seed", "engine", "device", "threads", "checkpoint_every", "test_every"}
+"""Options that a run's name tells, that differ from machine to machine, or that change nothing of what is trained."""
 
 Options = Mapping[str, Any]
 

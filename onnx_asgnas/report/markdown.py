@@ -183,7 +183,7 @@ def _training(report: RunReport) -> Iterator[str]:
         f"Phase at the end of each epoch: {', '.join(phases)}."
     )
     shown = _spread(report.history, _MOST_EPOCHS)
-    figures = list(dict.fromkeys(name for row in report.history for name in row.get("metrics") or ("top1",)))
+    figures = list(dict.fromkeys(name for row in report.history for name in row.get("metrics") or ()) or ("top1",))
     tests = ["test accuracy" if name == "top1" else f"test {name}" for name in figures]
     header = ("epoch", "phase", "loss", *tests, "groups at zero", "learning rate", "time")
     rows = [

@@ -21,8 +21,8 @@ class Event:
 
     A "start" comes first, with the step that training goes on from. A "sample" is a point of the curves of a run, which
     are evenly spread over it, with the norms of the groups that are watched. `loss` is the mean over the epoch so far
-    (a step or sample) or the whole epoch. `accuracy` is the fraction right on the test data, None until the first
-    epoch's end and where targets are no labels; `metrics` are all figures on it by name.
+    (a step or sample) or the whole epoch. `accuracy` is the fraction right on the test data, None until they are first
+    evaluated, in an epoch without that, and where targets are no labels; `metrics` are all figures on them by name.
     """
 
     kind: str

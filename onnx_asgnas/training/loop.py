@@ -97,6 +97,8 @@ class Loop:
 
     Events of the kind "sample" hold the norms of the groups `watched` (their places in the search space).
 
+    The test data are evaluated after every `test_every`-th epoch, and after the last.
+
     `micro_batch` and `processes` are explained at `Parts`. All processes call `run`; the first one keeps checkpoints.
     """
 
@@ -108,6 +110,7 @@ class Loop:
     batch_size: int
     schedule: LearningRate = field(default_factory=LearningRate)
     metrics: str = ""
+    test_every: int = 1
     clip_grad_norm: float | None = None
     seed: int = 0
     on_event: Callable[[Event], None] = lambda event: None
@@ -235,9 +238,9 @@ class Loop:
 
     def _end_epoch(self, epoch: int) -> None:
         self._must_agree()
-        test = self.dataset.test
-        size = evaluation_batch(self.batch_size)
-        found = evaluate(self.working, test, self.loss, self.metrics, size) if test is not None else None
+        test, found = self.dataset.test, None
+        if test is not None and ((epoch + 1) % self.test_every == 0 or epoch + 1 == self.epochs):
+            found = evaluate(self.working, test, self.loss, self.metrics, evaluation_batch(self.batch_size))
         event = self._event("epoch", epoch, found)
         self.history.append(event)
         self._loss_sum = 0.0
@@ -280,7 +283,8 @@ class Loop:
         in_epoch = max(1, self._step - epoch * self._steps_per_epoch)
         optimizer = self.optimizer
         chosen = optimizer.selection.chosen if isinstance(optimizer, H2SPG) and optimizer.selection else ()
-        last = self.history[-1] if self.history else None
+        if found is None and kind != "epoch":
+            found = next(filter(None, map(Evaluation.of, reversed(self.history))), None)
         return Event(
             kind=kind,
             step=self._step,
@@ -289,9 +293,9 @@ class Loop:
             epochs=self.epochs,
             phase=self._phase(),
             loss=self._loss_sum / in_epoch,
-            accuracy=found.accuracy if found else (last.accuracy if last else None),
-            metrics=found.metrics if found else (last.metrics if last else {}),
-            test_loss=found.loss if found else (last.test_loss if last else None),
+            accuracy=found.accuracy if found else None,
+            metrics=found.metrics if found else {},
+            test_loss=found.loss if found else None,
             groups_at_zero=optimizer.groups_at_zero if isinstance(optimizer, H2SPG) else 0,
             groups_chosen=len(chosen),
             lr=float(optimizer.param_groups[0]["lr"]),

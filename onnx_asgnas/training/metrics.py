@@ -14,6 +14,7 @@ from onnx_asgnas.errors import DataError, InputError
 from onnx_asgnas.training.bridge import OnnxModule
 from onnx_asgnas.training.data import Split, Targets
 from onnx_asgnas.training.data.checks import IGNORED
+from onnx_asgnas.training.events import Event
 from onnx_asgnas.training.losses import Objective, Outputs, Term, parse_list
 from onnx_asgnas.training.losses.classes import softly_labelled
 from onnx_asgnas.training.losses.kinds import Inputs, Own
@@ -206,6 +207,13 @@ class Evaluation:
     loss: float
     accuracy: float | None
     metrics: dict[str, float | None] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, event: Event) -> Evaluation | None:
+        """What an event of the training tells of the test data, None where it tells nothing."""
+        if event.test_loss is None:
+            return None
+        return cls(loss=event.test_loss, accuracy=event.accuracy, metrics=event.metrics)
 
 
 def evaluate(

@@ -185,6 +185,19 @@ def test_the_loss_probe_takes_so_many_samples(
     assert seen == taken
 
 
+def test_the_test_data_are_evaluated_as_often_as_asked_and_at_the_end(space: SearchSpace, dataset: Dataset) -> None:
+    told: list[Event] = []
+    each = searching(space, dataset)
+    rarely = searching(space, dataset, test_every=3, on_event=told.append)
+    of_each, of_rarely = each.run(), rarely.run()
+    assert [event.test_loss for event in of_rarely] == [None, None, of_each[2].test_loss, of_each[3].test_loss]
+    assert [event.metrics for event in of_rarely] == [{}, {}, of_each[2].metrics, of_each[3].metrics]
+    for name, tensor in each.module.state_dict().items():
+        assert torch.equal(tensor, rarely.module.state_dict()[name])
+    samples = {event.step: event.accuracy for event in told if event.kind == "sample"}
+    assert samples[14] is None and samples[16] == of_each[2].accuracy, "between epochs the last figure stands"
+
+
 def test_a_plain_optimiser_has_one_phase(space: SearchSpace, dataset: Dataset) -> None:
     assert space.graph is not None
     module = OnnxModule(space.graph, threads=1)

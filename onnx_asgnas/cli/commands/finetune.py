@@ -57,6 +57,7 @@ def finetune(
     weight_decay: o.WeightDecay = 1e-4,
     clip_grad_norm: o.ClipGradNorm = None,
     micro_batch: o.MicroBatch = None,
+    test_every: o.TestEvery = 1,
     checkpoint_every: o.CheckpointEvery = 60.0,
     freeze: o.Freeze = [],  # noqa: B006
     train: o.Train = [],  # noqa: B006

@@ -52,12 +52,16 @@
     const loss = [{ name: "training loss, epoch by epoch", x: epochs.step, y: epochs.loss, kind: "main" }];
     if (samples.step.length > 1)
       loss.unshift({ name: "training loss", x: samples.step, y: samples.loss, kind: "faint" });
+    const tested = (values) => ({
+      x: epochs.step.filter((_, at) => values[at] !== null),
+      y: values.filter((value) => value !== null),
+    });
     if (epochs.test_loss.some((value) => value !== null))
-      loss.push({ name: "test loss", x: epochs.step, y: epochs.test_loss, kind: "second" });
+      loss.push({ name: "test loss", ...tested(epochs.test_loss), kind: "second" });
     Chart.draw(place("chart-loss"), { ...common, title: "Loss", y: "", lines: loss });
     if (epochs.accuracy.some((value) => value !== null)) {
-      const y = epochs.accuracy.map((value) => (value === null ? null : 100 * value));
-      const lines = [{ name: "test accuracy", x: epochs.step, y, kind: "main" }];
+      const { x, y } = tested(epochs.accuracy);
+      const lines = [{ name: "test accuracy", x, y: y.map((value) => 100 * value), kind: "main" }];
       Chart.draw(place("chart-accuracy"), { ...common, title: "Test accuracy", y: "%", lines });
     } else hide("chart-accuracy");
     const rates = [{ name: "learning rate", x: samples.step, y: samples.lr, kind: "main" }];
