@@ -206,7 +206,7 @@ class Runner:
         if run.method == SCRATCH:
             return self._from_scratch(run)
         spec = parse_spec(run.experiment.model, InputError)
-        model = models.build(spec.name, **{**spec.arguments, "seed": run.seed})
+        model: onnx.ModelProto = models.build(spec.name, **{**spec.arguments, "seed": run.seed})
         data_for(model, run.experiment.data_in(self.data_dir))  # what does not fit is told before anything is written
         return model
 
