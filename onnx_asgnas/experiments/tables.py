@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from onnx_asgnas.config import TrainConfig
 from onnx_asgnas.experiments.recipe import H2SPG, PLAIN, SCRATCH, Experiment, Sweep
 from onnx_asgnas.report.numbers import duration, milliseconds
 
@@ -52,7 +53,7 @@ def _overview(experiments: Sequence[Experiment], found: Mapping[str, Sequence[Li
     for experiment in experiments:
         runs = _by_method(experiment, found[experiment.name])
         if H2SPG in runs:
-            full = runs.get(PLAIN)
+            full = runs[PLAIN] = _plain_runs(experiment, experiments, found)
             part = mean(run["macs"] for run in runs[H2SPG]) / full[0]["macs"] if full else None
             kept = "–" if part is None else f"{100 * part:.0f} %"
             cells = [_accuracy(runs.get(method, ()), usual=len(experiment.seeds)) for method in _OVERVIEW]
@@ -62,6 +63,19 @@ def _overview(experiments: Sequence[Experiment], found: Mapping[str, Sequence[Li
         return []
     titles = [plain_title(method).partition(",")[0] for method in _OVERVIEW]
     return ["## At a glance", "", *_table(("", "MACs kept", *titles)), *rows, ""]
+
+
+def _plain_runs(
+    experiment: Experiment, experiments: Sequence[Experiment], found: Mapping[str, Sequence[Line]]
+) -> list[Line]:
+    """The plain runs of an experiment, else those of one that trains the same full network in the same way."""
+
+    def training(one: Experiment) -> tuple[str, TrainConfig]:
+        return one.model, one.config_of(PLAIN)
+
+    alike = [one for one in experiments if PLAIN in one.methods and training(one) == training(experiment)]
+    runs = (_by_method(one, found[one.name]).get(PLAIN) for one in sorted(alike, key=lambda one: one != experiment))
+    return next(filter(None, runs), [])
 
 
 def _compared(experiments: Sequence[Experiment], found: Mapping[str, Sequence[Line]]) -> list[str]:

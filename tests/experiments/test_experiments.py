@@ -247,6 +247,18 @@ def test_what_two_experiments_vary_stands_side_by_side(tiny: Path) -> None:
     assert "0.9 | 80.00 |" not in page([one, other], lines)  # where one has not got it yet
 
 
+def test_a_full_network_that_is_trained_alike_elsewhere_is_compared_with(tiny: Path) -> None:
+    one = experiments.read(str(tiny))
+    gated = replace(one, name="gated", title="Gated", methods=("h2spg",), options={**one.options, "gates": True})
+    longer = replace(gated, name="longer", title="Longer", options={**gated.options, "epochs": 3})
+    facts = {"params": 10, "macs": 100, "seconds": 1.0, "accuracy": 0.9, "seed": 0, "method": "h2spg"}
+    lines = [{"name": f"{e}-h2spg-0", "experiment": e, **facts, "macs": 30} for e in ("gated", "longer")]
+    lines.append({"name": "tiny-plain-0", "experiment": "tiny", **facts, "method": "plain", "accuracy": 0.95})
+    text = page([one, gated, longer], lines)
+    assert "| Gated | 30 % | 95.00 | **90.00** |" in text
+    assert "| Longer | – | – | **90.00** |" in text
+
+
 def test_more_seeds_are_for_the_methods_named(tiny: Path, tmp_path: Path) -> None:
     text = tiny.read_text() + "\n[more_seeds]\nh2spg = 3\nscratch = 3\n"
     tiny.write_text(text)
