@@ -354,6 +354,8 @@ def test_on_the_command_line(tiny: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert main([*common, "--only", "*-plain-*", "--json"]) == 0
     (line,) = json.loads(capsys.readouterr().out)["runs"]
     assert line["name"] == "tiny-plain-0"
+    assert main([*common, "--only", "*-plain-*"]) == 0
+    assert "nothing to do: each of these runs has a line in" in capsys.readouterr().out
     assert main(["results", str(tmp_path / "runs" / "results.jsonl"), "--experiment", str(tiny)]) == 0
     assert "full network, trained plainly" in capsys.readouterr().out
     assert main(["experiment", str(tiny), "-o", str(tmp_path / "other"), "--only", "*scratch*"]) == 2

@@ -133,6 +133,9 @@ def _plan(found: tuple[Experiment, ...], missing: list[Run], runner: Runner, abo
     """Say what is to be done: how long each experiment takes one run after another, and all of them (`about`)."""
     from onnx_asgnas.report.numbers import duration
 
+    if not missing:
+        say(f"nothing to do: each of these runs has a line in {runner.results}")
+        return
     rows = []
     for one in found:
         left = [run for run in missing if run.experiment is one]
