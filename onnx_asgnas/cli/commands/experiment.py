@@ -93,7 +93,8 @@ def experiment(
     if as_json:
         print_json({"runs": lines})
     elif lines:
-        say(f"{len(lines)} runs took {duration(monotonic() - began)}; {duration(expected)} were expected")
+        told = "1 run" if len(lines) == 1 else f"{len(lines)} runs"
+        say(f"{told} took {duration(monotonic() - began)}; {duration(expected)} were expected")
 
 
 def _done(missing: list[Run], runner: Runner, *, quiet: bool) -> list[dict[str, Any]]:
