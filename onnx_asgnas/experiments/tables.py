@@ -282,11 +282,8 @@ def _verdicts(by_method: Mapping[str, Sequence[Line]]) -> list[str]:
     ]
     found = []
     if checks:
-        several = len(checks) > 1
-        found.append(
-            f"Compact against zeroed full{f', {len(checks)} runs' if several else ''}: "
-            f"the {'largest ' if several else ''}relative difference is {max(checks):.1e}."
-        )
+        which = f", {len(checks)} runs: the largest" if len(checks) > 1 else ": the"
+        found.append(f"Compact against zeroed full{which} relative difference is {max(checks):.1e}.")
     found += filter(None, [_latency(H2SPG, by_method.get(H2SPG, ()))])
     against = [
         f"{with_error(differences, signed=True)} against {method}"
