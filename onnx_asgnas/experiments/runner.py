@@ -79,9 +79,15 @@ class Runner:
             return {}
         try:
             lines = [json.loads(line) for line in self.results.read_text(encoding="utf-8").splitlines() if line.strip()]
-            return {line["name"]: line for line in lines}
-        except (OSError, ValueError, KeyError, TypeError) as problem:
+        except (OSError, ValueError) as problem:
             raise InputError(f"{self.results} holds no results: {problem}", fix="Give another file.") from None
+        for line in lines:
+            if not isinstance(line, dict) or not line.keys() >= {"name", "experiment", "method", "seconds"}:
+                raise InputError(
+                    f"{self.results} holds no results: {json.dumps(line):.60} is no line of a run",
+                    fix="Give another file.",
+                )
+        return {line["name"]: line for line in lines}
 
     def missing(self, experiment: Experiment) -> list[Run]:
         """The runs that are not finished, at least not with the network, target and options that they have now."""

@@ -445,9 +445,10 @@ def test_names_that_there_are_not(tmp_path: Path) -> None:
         experiments.read("nope")
     with pytest.raises(InputError, match="cannot be read"):
         experiments.read(str(tmp_path / "nope.toml"))
-    (tmp_path / "results.jsonl").write_text("no JSON\n")
-    with pytest.raises(InputError, match="holds no results"):
-        runner_in(tmp_path).finished()
+    for line in ("no JSON", "[1]", '{"name": "a"}'):
+        (tmp_path / "results.jsonl").write_text(f"{line}\n")
+        with pytest.raises(InputError, match="holds no results"):
+            runner_in(tmp_path).finished()
 
 
 def test_new_weights_are_like_those_of_a_new_network() -> None:
